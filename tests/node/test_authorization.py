@@ -210,5 +210,5 @@ def test_a_policy_that_is_not_carried_out_is_refused(callers: Node) -> None:
     target = policy("{targetRefs: [{kind: Service, name: server}], rules: [{}]}")
     done = callers.meshctl("apply", "-f", "-", text=target)
     assert done.status == 1
-    assert "is not carried out yet" in done.errors
+    assert "choose those behind a Service by selector" in done.errors
     assert callers.status_of(CLIENT, URL) == "200"

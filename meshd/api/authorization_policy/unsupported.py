@@ -14,7 +14,9 @@ from meshd.api.authorization_policy.types import AuthorizationPolicy, Rule
 from meshd.api.decode import Path, nearest
 
 _NO_TARGETS: Final = (
-    "is not carried out yet, whatever group, kind, name and namespace; choose workloads by selector"
+    "names by group, kind, name and namespace what a waypoint or a gateway of the Gateway API"
+    " serves, and there are none: policies hold at workloads; choose those behind a Service by"
+    " selector, with the labels that the Service selects"
 )
 
 
