@@ -38,7 +38,11 @@ def check(
     namespace: NamespaceOption = "default",
     output: OutputOption = Output.TABLE,
 ) -> None:
-    """List the rules about a workload, in the order in which they count."""
+    """List the rules about a workload, in the order in which they count.
+
+    COUNT: how often a rule has fitted a request, or denied a connection, on this node since the
+    proxies began, whichever workload it was to.
+    """
     target: Target = context.obj
     found = target.ask(wire.AboutWorkload(workload, namespace), wire.Judging)
     if is_for_scripts(output):
@@ -47,11 +51,14 @@ def check(
         emit(value, output)
         return
     rows = tuple(
-        (one.action, one.policy, one.field, one.fits + (f" ({one.place})" if one.place else ""))
+        (
+            *(one.action, one.policy, one.field, "-" if one.count is None else str(one.count)),
+            one.fits + (f" ({one.place})" if one.place else ""),
+        )
         for one in found.rules
     )
     if rows:
-        show(Table(("ACTION", "POLICY", "RULE", "FITS"), rows))
+        show(Table(("ACTION", "POLICY", "RULE", "COUNT", "FITS"), rows))
         print()
     else:
         tell(f"no AuthorizationPolicy is about {found.workload}")

@@ -37,6 +37,7 @@ from meshd.node.registration import Registration
 from meshd.node.short_ways import ShortWays, may_call
 from meshd.node.units import Units
 from meshd.proxy import config_dump
+from meshd.proxy.rule_counts import rule_counts
 from meshd.settings import Paths, Settings
 from meshd.wire import channel, cluster
 from meshd.wire.channel import IsWaiting
@@ -299,8 +300,10 @@ class Control:
     async def _judging(self, request: wire.AboutWorkload) -> wire.Message:
         found = sorted(self._find(request.workload, request.namespace), key=lambda one: one.uid)
         snapshot = self._mesh.publishing.in_force or await self._mesh.snapshot()
-        place_of = self._mesh.store.place_of
-        return await in_thread("authz", functools.partial(judging, snapshot, found[0], place_of))
+        names = [one.name for one in self._mesh.xds.members() if one.pool is Pool.TRAFFIC]
+        counts = await rule_counts(self._paths.admin_run, names)
+        known = snapshot, found[0], self._mesh.store.place_of, counts
+        return await in_thread("authz", functools.partial(judging, *known))
 
     async def _explain(self, request: wire.Explain) -> wire.Message:
         sources = sorted(self._find(request.source, request.namespace), key=lambda one: one.uid)

@@ -62,6 +62,9 @@ class JudgingRule(msgspec.Struct, frozen=True):
     """What it fits, in words."""
     place: str
     """``file:line``; empty: the policy is in no file."""
+    count: int | None = None
+    """How often it has fitted on this node, whichever workload that was about, since the proxies
+    began; None: that is not known."""
 
 
 class Judging(Message, frozen=True):

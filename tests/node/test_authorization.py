@@ -200,6 +200,10 @@ def test_policies_of_a_workload_are_listed_and_tried(callers: Node) -> None:
         listed = callers.meshctl("authz", "check", "deploy/server", "-n", "mesh", "-o", "json")
         (rule,) = json.loads(listed.output)["rules"]
         assert (rule["policy"], rule["field"]) == ("mesh/p", "spec.rules[0]")
+        before = rule["count"]
+        assert callers.status_of(CLIENT, URL) == "200"
+        listed = callers.meshctl("authz", "check", "deploy/server", "-n", "mesh", "-o", "json")
+        assert json.loads(listed.output)["rules"][0]["count"] == before + 1
         for name, status in (("caller", 0), ("other", 1)):
             tried = callers.meshctl("authz", "try", f"deploy/{name}", URL, "-n", "callers")
             assert tried.status == status, tried.output

@@ -35,7 +35,7 @@ from meshd.compile.envoy.wellknown import (
     seconds,
 )
 from meshd.compile.names import ASKING
-from meshd.compile.plan.authorization import Asking
+from meshd.compile.plan.authorization import Asking, asked_by
 from meshd.model.extension_provider import AuthorizationProvider
 
 FIRST: Final = "istio_ext_authz_"
@@ -50,15 +50,6 @@ _FITTED: Final = f"{FIRST}shadow_effective_policy_id"
 _Header = base_pb2.HeaderValue
 _Auth = ext_authz_pb2.ExtAuthz
 _Filter = http_connection_manager_pb2.HttpFilter
-
-
-def rule_name(provider: str, name: str) -> str:
-    """Return the name of a rule that asks, by which its filter knows that it is to ask."""
-    return f"{_first(provider)}{name}"
-
-
-def _first(provider: str) -> str:
-    return f"istio-ext-authz-{provider}-"
 
 
 def _name(provider: AuthorizationProvider) -> str:
@@ -85,7 +76,7 @@ def per_route(asking: Asking) -> dict[str, any_pb2.Any]:
 
 
 def _config(provider: AuthorizationProvider) -> ext_authz_pb2.ExtAuthz:
-    fitted = string_pb2.StringMatcher(prefix=_first(provider.name))
+    fitted = string_pb2.StringMatcher(prefix=asked_by(provider.name))
     made = _Auth(
         transport_api_version="V3",
         failure_mode_allow=provider.fails_open,

@@ -118,7 +118,7 @@ def per_route(
         asked.shadow_rules.action = rbac_pb2.RBAC.DENY
         asked.shadow_rules_stat_prefix = asking.FIRST
         for rule in rules.asking.rules:
-            name = asking.rule_name(rules.asking.provider.name, rule.name)
+            name = rules.asking.name_of(rule)
             asked.shadow_rules.policies[name].CopyFrom(_policy(rule, inside))
     for one in found.values():
         one.track_per_rule_stats = True

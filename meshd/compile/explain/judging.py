@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+import msgspec
 
 from meshd import wire
 from meshd.api.base import Key
@@ -24,12 +27,25 @@ from meshd.model.service import Endpoint
 from meshd.model.snapshot import Snapshot
 from meshd.model.workload import Workload, shown
 
+_COUNTED: Final[Mapping[wire.JudgingAction, str]] = {
+    "audit": "allowed",
+    "ask": "shadow_denied",
+    "deny": "denied",
+    "would deny": "shadow_denied",
+    "allow": "allowed",
+    "would allow": "shadow_allowed",
+}
+
 
 def judging(
-    snapshot: Snapshot, workload: Workload, place_of: Callable[[Key, str], str]
+    snapshot: Snapshot,
+    workload: Workload,
+    place_of: Callable[[Key, str], str],
+    counts: Mapping[tuple[str, str], int] | None = None,
 ) -> wire.Judging:
     """Return the rules about a workload, in the order in which they count; then the policies that
-    allow nothing, since they have none."""
+    allow nothing, since they have none. ``counts``: how often each has fitted, by its name and what
+    became of that; None: that is not known."""
     policies = policies_of(snapshot)
     options = snapshot.options
     rules = authorization(policies, workload, options) or Authorization()
@@ -50,7 +66,10 @@ def judging(
         (
             *(row("token", rule.origin, describe_tokens(rule)) for rule in rules.tokens),
             *(
-                row(action, rule.origin, _fitted(rule, action, rules))
+                msgspec.structs.replace(
+                    row(action, rule.origin, _fitted(rule, action, rules)),
+                    count=None if counts is None else counts.get(_counted(rule, action, rules), 0),
+                )
                 for action, those in _by_action(rules)
                 for rule in those
             ),
@@ -64,6 +83,13 @@ def _fitted(rule: Rule, action: wire.JudgingAction, rules: Authorization) -> str
     """Return what a rule fits, and whom it has asked."""
     asked = f" (asks {rules.asking.provider.name})" if action == "ask" and rules.asking else ""
     return describe(rule) + asked
+
+
+def _counted(rule: Rule, action: wire.JudgingAction, rules: Authorization) -> tuple[str, str]:
+    """Return under which name, and as what, proxies count what a rule fits."""
+    if action == "ask" and rules.asking:
+        return rules.asking.name_of(rule), _COUNTED[action]
+    return rule.name, _COUNTED[action]
 
 
 def _by_action(rules: Authorization) -> Iterator[tuple[wire.JudgingAction, tuple[Rule, ...]]]:

@@ -130,6 +130,11 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True):
     """None: there is no such policy."""
 
 
+def asked_by(provider: str) -> str:
+    """Return how the names of rules begin that have a provider asked, as in Istio."""
+    return f"istio-ext-authz-{provider}-"
+
+
 class Asking(msgspec.Struct, frozen=True, kw_only=True):
     """Of requests that a rule fits, a provider is asked, too, whether they are allowed."""
 
@@ -139,6 +144,10 @@ class Asking(msgspec.Struct, frozen=True, kw_only=True):
     """In whose name it is asked."""
     address: str
     """From which; empty: that is not known."""
+
+    def name_of(self, rule: Rule) -> str:
+        """Return the name of a rule, by which its filter knows that it is to ask."""
+        return f"{asked_by(self.provider.name)}{rule.name}"
 
 
 class Authorization(msgspec.Struct, frozen=True, kw_only=True):

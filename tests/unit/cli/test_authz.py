@@ -14,7 +14,7 @@ PATH = ("path", "/admin*", "(no.yaml:7)")
 RULES = wire.Judging(
     "shop/web",
     (
-        wire.JudgingRule("deny", "shop/no", "spec.rules[0]", "path /admin*", "no.yaml:7"),
+        wire.JudgingRule("deny", "shop/no", "spec.rules[0]", "path /admin*", "no.yaml:7", 3),
         wire.JudgingRule("allow", "shop/yes", "spec.rules[1]", "everything", ""),
     ),
     "deny",
@@ -32,9 +32,9 @@ def test_the_rules_about_a_workload_are_listed_in_order(daemon: Any, meshctl: An
     result = meshctl("authz", "check", "web", "-n", "shop")
     assert daemon.asked == [wire.AboutWorkload("web", "shop")]
     lines = result.out.splitlines()
-    assert lines[0].split() == ["ACTION", "POLICY", "RULE", "FITS"]
-    assert lines[1].split() == ["deny", "shop/no", "spec.rules[0]", *PATH]
-    assert lines[2].split() == ["allow", "shop/yes", "spec.rules[1]", "everything"]
+    assert lines[0].split() == ["ACTION", "POLICY", "RULE", "COUNT", "FITS"]
+    assert lines[1].split() == ["deny", "shop/no", "spec.rules[0]", "3", *PATH]
+    assert lines[2].split() == ["allow", "shop/yes", "spec.rules[1]", "-", "everything"]
     assert lines[-1] == "otherwise: deny"
     value = json.loads(meshctl("authz", "check", "web", "-o", "json").out)
     assert [one["policy"] for one in value["rules"]] == ["shop/no", "shop/yes"]

@@ -91,6 +91,14 @@ def test_the_rules_about_a_workload_are_told_in_the_order_in_which_they_count() 
     assert (found.workload, found.otherwise) == ("shop/web", "deny")
 
 
+def test_what_proxies_count_is_told_of_each_rule() -> None:
+    counts = {("ns[istio-system]-policy[none]-rule[0]", "denied"): 3}
+    found = judging(snapshot(), SERVER, lambda key, _: key.name, counts)
+    assert [one.count for one in found.rules] == [3, 0]
+    unknown = judging(snapshot(), SERVER, lambda key, _: key.name)
+    assert [one.count for one in unknown.rules] == [None, None]
+
+
 def test_of_a_workload_without_policies_everything_is_allowed() -> None:
     found = judging(snapshot(""), SERVER, lambda key, _: key.name)
     assert (found.rules, found.otherwise) == ((), "allow")
