@@ -43,6 +43,7 @@ _VERBS: Final = {
     "token": ("token:app", "Manage the tokens with which nodes join this server."),
     "node": ("node:app", "List, bound and remove the nodes of this server."),
     "join": ("join:join", "Make this node an agent of a server."),
+    "kubernetes": ("kubernetes:app", "Print what a cluster is given."),
     "testbed": ("testbed:app", "Run Kubernetes manifests on this host."),
     "suppressed": ("suppressed:suppressed", "Show rate-limited and repeated log lines, by source."),
     "version": ("version:version", "Show the version."),

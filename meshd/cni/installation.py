@@ -30,10 +30,10 @@ _SOURCE: Final = Path(__file__).with_name("shim.py")
 _log: Final = logging.getLogger(__name__)
 
 
-def program(socket: Path, excluded: Collection[str]) -> str:
+def program(socket: Path, excluded: Collection[str], *, fails_open: bool = False) -> str:
     """Return the text of the plugin's program for one meshd."""
     lines = _SOURCE.read_text(encoding="utf-8").splitlines()
-    values = {"SOCKET": str(socket), "EXCLUDED": tuple(excluded)}
+    values = {"SOCKET": str(socket), "EXCLUDED": tuple(excluded), "FAILS_OPEN": fails_open}
     for name, value in values.items():
         number = next(at for at, line in enumerate(lines) if line.startswith(f"{name} = "))
         lines[number] = f"{name} = {value!r}"
@@ -44,11 +44,14 @@ def program(socket: Path, excluded: Collection[str]) -> str:
 class Installation:
     """The plugin in the directories of the settings, whose door is ``socket``."""
 
-    def __init__(self, settings: KubernetesSettings, socket: Path) -> None:
+    def __init__(
+        self, settings: KubernetesSettings, socket: Path, *, fails_open: bool = False
+    ) -> None:
+        """Look nowhere yet. ``fails_open``: containers begin while meshd is away."""
         self._configuration = Path(settings.cni_configuration)
         self._program = Path(settings.cni_programs) / chain.PLUGIN
         self._socket = socket
-        self._text = program(socket, settings.exclude_namespaces)
+        self._text = program(socket, settings.exclude_namespaces, fails_open=fails_open)
         self._said = ""
 
     async def run(self) -> None:

@@ -46,7 +46,7 @@ class Sources:
     files: Content
     applied: Applied
     followed: Followed | None = None
-    of_cluster: Mapping[Key, Object] = dataclasses.field(default_factory=dict[Key, Object])
+    of_cluster: Followed | None = None
     """The objects of a cluster, where none of the same name is stored or in a file."""
     why_withheld: Callable[[Object], str] | None = None
     """Returns why an object is withheld, or an empty text."""
@@ -95,13 +95,15 @@ def merged(sources: Sources) -> Merged:
         stored = {key: one for key, one in stored.items() if key not in in_files}
     unusable = {**(sources.applied.unusable if followed is None else {}), **in_files}
     of_files = {key: read.object for key, read in reads.items()}
-    whole = {**sources.of_cluster, **stored, **of_files}
+    beside = sources.of_cluster or Followed({})
+    whole = {**beside.objects, **stored, **of_files}
     why = sources.why_withheld
     objects: Mapping[Key, Object] = withheld.without(whole, why) if why else whole
     closed = (
         *(withheld.closed(whole, objects) if why else ()),
         *closed_of(unusable.values()),
         *(followed.closed if followed else ()),
+        *beside.closed,
     )
     standing = (
         *(one for one in objects.values() if isinstance(one, Replacement)),
@@ -112,8 +114,8 @@ def merged(sources: Sources) -> Merged:
         objects = {key: one for key, one in objects.items() if key not in keys}
         standing = tuple(one for one in standing if one.key not in keys)
     own = (sources.applied.lost,) if sources.applied.lost else ()
-    content = (*sources.files.lost, *(followed.lost if followed else own))
-    known = {*whole, *(followed.unread if followed else ()), *unusable}
+    content = (*sources.files.lost, *(followed.lost if followed else own), *beside.lost)
+    known = {*whole, *(followed.unread if followed else ()), *beside.unread, *unusable}
     return _unless_nothing(
         Merged(
             objects,

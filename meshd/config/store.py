@@ -45,7 +45,7 @@ class _Changed(TypedDict, total=False):
     files: Content
     applied: Applied
     followed: Followed
-    of_cluster: Mapping[Key, Object]
+    of_cluster: Followed
     why_withheld: Callable[[Object], str] | None
     why_given_up: Callable[[Object], str]
     why_nothing: str
@@ -160,11 +160,11 @@ class Store:
             self._merge(followed=followed)
             self.tell()
 
-    def surround(self, objects: Mapping[Key, Object]) -> None:
+    def surround(self, of_cluster: Followed) -> None:
         """Put a cluster's objects in force, where none of the same name is stored or in a file."""
-        if objects != self._sources.of_cluster:
+        if of_cluster != self._sources.of_cluster:
             self.revision += 1
-            self._merge(of_cluster=objects)
+            self._merge(of_cluster=of_cluster)
             self.tell()
 
     def withhold(

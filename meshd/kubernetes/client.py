@@ -22,6 +22,7 @@ TIMEOUT: Final = 15.0
 MOST: Final = 256 * 1024 * 1024
 """Bytes of one answer, or of one line of a watch."""
 _PART: Final = 256 * 1024
+NOT_FOUND: Final = 404
 GONE: Final = 410
 
 

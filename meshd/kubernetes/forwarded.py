@@ -23,9 +23,8 @@ def read_annotations(meta: Meta) -> dict[str, str]:
 class Forwarded(Followed, frozen=True):
     spec: JsonObject = {}
 
-    def value(self, kind: str) -> JsonObject:
-        """Return the object as ``kubectl get -o json`` has it, of a kind of Kubernetes' own group,
-        without its status."""
+    def value(self, api_version: str, kind: str) -> JsonObject:
+        """Return the object as ``kubectl get -o json`` has it, without its status."""
         meta = self.metadata
         metadata: JsonObject = {"name": meta.name, "labels": {**meta.labels}}
         metadata["annotations"] = {**read_annotations(meta)}
@@ -33,5 +32,5 @@ class Forwarded(Followed, frozen=True):
             metadata["namespace"] = meta.namespace
         if meta.creation_timestamp:
             metadata["creationTimestamp"] = meta.creation_timestamp
-        head: JsonObject = {"apiVersion": "v1", "kind": kind, "metadata": metadata}
+        head: JsonObject = {"apiVersion": api_version, "kind": kind, "metadata": metadata}
         return {**head, "spec": self.spec} if self.spec else head

@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from meshd.api.base import Ignoring
+from meshd.model.workload import address_problem
 
 
 class Meta(Ignoring, frozen=True):
@@ -50,6 +51,7 @@ class PodSpec(Ignoring, frozen=True):
     service_account_name: str = "default"
     hostname: str = ""
     host_network: bool = False
+    node_name: str = ""
 
 
 class PodIp(Ignoring, frozen=True):
@@ -80,5 +82,12 @@ class Pod(Followed, frozen=True):
         return is_ready and not self.metadata.deletion_timestamp
 
     @property
-    def has_ended(self) -> bool:
-        return self.status.phase in {"Succeeded", "Failed"}
+    def is_running(self) -> bool:
+        return self.status.phase == "Running"
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Return its addresses, IPv4 first."""
+        told = (one.ip for one in self.status.pod_ips)
+        usable = [ip for ip in told if ip and not address_problem(ip)]
+        return tuple(sorted(usable, key=lambda address: ":" in address))

@@ -8,7 +8,7 @@ from typing import Final
 
 from meshd.kubernetes.forwarded import read_annotations
 from meshd.kubernetes.objects import Pod
-from meshd.model.workload import NamedPort, Workload, address_problem
+from meshd.model.workload import NamedPort, Workload
 
 _HOSTNAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
 _PORT_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,13}[a-z0-9])?", re.ASCII)
@@ -34,7 +34,6 @@ def of_pod(pod: Pod, netns: str, addresses: tuple[str, ...], *, enrolled: bool) 
     ``enrolled``: whether its labels and those of its namespace have it in the mesh.
     """
     meta = pod.metadata
-    told = tuple(one.ip for one in pod.status.pod_ips if one.ip and not address_problem(one.ip))
     hostname, name = pod.spec.hostname or meta.name, fitting(meta.name)
     return Workload(
         uid=f"{meta.namespace}.{name}",
@@ -45,7 +44,7 @@ def of_pod(pod: Pod, netns: str, addresses: tuple[str, ...], *, enrolled: bool) 
         service_account=pod.spec.service_account_name,
         labels=meta.labels,
         annotations=read_annotations(meta),
-        addresses=addresses or tuple(sorted(told, key=lambda address: ":" in address)),
+        addresses=addresses or pod.addresses,
         ports=tuple(
             NamedPort(port.name, port.container_port)
             for container in pod.spec.containers

@@ -5,14 +5,16 @@ https://kubernetes.io/docs/concepts/services-networking/endpoint-slices/
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 from typing import Final
 
+import msgspec
+
 from meshd.api.base import Ignoring
 from meshd.kubernetes.objects import Followed
 from meshd.model.listed import SERVICE_NAME, ListedEndpoint
-from meshd.model.workload import address_problem
 
 _HOSTNAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
 
@@ -47,7 +49,8 @@ class EndpointSlice(Followed, frozen=True):
 
 
 def listed(found: EndpointSlice) -> tuple[ListedEndpoint, ...]:
-    """Return the endpoints of a slice; those that nothing can be sent to are left out."""
+    """Return the endpoints of a slice; those that nothing can be sent to, or that no Service can
+    have, are left out: others are told with them."""
     return tuple(_listed(found)) if found.service else ()
 
 
@@ -58,18 +61,18 @@ def _listed(found: EndpointSlice) -> Iterator[ListedEndpoint]:
         if port.port and 0 < port.port < 65536 and port.protocol in {None, "TCP"}
     }
     for one in found.endpoints or ():
-        for address in one.addresses[:1]:  # the others have no meaning
-            if found.address_type == "FQDN" or address_problem(address):
-                continue
-            yield ListedEndpoint(
-                namespace=found.metadata.namespace,
-                service=found.service,
-                address=address,
-                ports=ports,
-                ready=one.conditions.ready is not False,
-                hostname=_hostname(one.hostname or ""),
-                node=one.node_name or "",
-            )
+        fields = {
+            "namespace": found.metadata.namespace,
+            "service": found.service,
+            "address": next(iter(one.addresses), ""),  # the others have no meaning
+            "ports": ports,
+            "ready": one.conditions.ready is not False,
+            "hostname": _hostname(one.hostname or ""),
+            "node": one.node_name or "",
+        }
+        if found.address_type != "FQDN":
+            with contextlib.suppress(msgspec.ValidationError):
+                yield msgspec.convert(fields, ListedEndpoint)
 
 
 def _hostname(text: str) -> str:

@@ -19,7 +19,7 @@ from meshd.base import journal
 from meshd.base.backoff import Backoff, spread
 from meshd.base.errors import UNDECODABLE, MeshdError
 from meshd.base.once import SaidOnce
-from meshd.kubernetes.client import GONE, ApiError, Client
+from meshd.kubernetes.client import GONE, NOT_FOUND, ApiError, Client
 from meshd.kubernetes.objects import Followed
 
 T = TypeVar("T", bound=Followed)
@@ -69,7 +69,16 @@ class Watch(Generic[T]):
         changed: Callable[[T], None],
         removed: Callable[[T], None],
         only: dict[str, str] | None = None,
+        optional: bool = False,
+        noted: Callable[[], None] = lambda: None,
     ) -> None:
+        """Follow nothing yet.
+
+        ``optional``: an API server that does not know the kind has none of it. ``noted`` is called
+        when ``problem`` has changed.
+        """
+        self._optional = optional
+        self._noted = noted
         self._client = client
         self._path = path
         self._only = only or {}
@@ -91,8 +100,13 @@ class Watch(Generic[T]):
                 await self._follow()
             except MeshdError as error:
                 self._failures += 1
-                if isinstance(error, ApiError) and error.status == GONE:
+                status = error.status if isinstance(error, ApiError) else 0
+                if status == GONE:
                     self._version = ""
+                elif status == NOT_FOUND and self._optional:
+                    self._version = ""
+                    self._note("")
+                    self._listed(())
                 else:
                     self._note(str(error))
                 await asyncio.sleep(spread(_BACKOFF.pause(self._failures)))
@@ -101,7 +115,9 @@ class Watch(Generic[T]):
         if problem and not self.problem:
             text = "%s is not followed: %s"
             journal.event(_log, logging.WARNING, "kubernetes", text, self._path, problem)
-        self.problem = problem
+        if problem != self.problem:
+            self.problem = problem
+            self._noted()
 
     async def _list(self) -> None:
         """Raises MeshdError."""

@@ -78,6 +78,7 @@ class Control:
             mesh.store.surround,
             mesh.reconciler.list_endpoints,
             mesh.settling.touch,
+            enabled=settings.kubernetes.enabled and bool(settings.kubernetes.kubeconfig),
         )
         mesh.further_problems.append(lambda: self.cluster.problem)
         offers, units = (
@@ -100,7 +101,7 @@ class Control:
                 return await self._register(request)
             case wire.Unregister():
                 return await self._unregister(request)
-            case cluster.Objects() | cluster.Slices():
+            case cluster.Objects() | cluster.Slices() | cluster.Trouble():
                 return self.cluster.take(request)
             case wire.Enroll() | wire.EnrollAgain() | wire.Unenroll() | wire.Await():
                 return await self._enrollments.answer(request)

@@ -17,7 +17,7 @@ from typing import Final
 from meshd import wire
 from meshd.base import journal
 from meshd.base.backoff import Backoff
-from meshd.base.errors import MeshdError, UnreachableError
+from meshd.base.errors import MeshdError, SystemRefusedError, UnreachableError
 from meshd.cni import request as requests
 from meshd.cni import sandboxes
 from meshd.cni.request import CniError, Request
@@ -40,10 +40,30 @@ Describe = Callable[[Request], Awaitable[Workload | None]]
 """Returns the workload of a container; None: meshd has nothing to do with it. Raises MeshdError."""
 
 
+def found_before(uid: str) -> str:
+    """Return the name under which a pod is attached that ran already."""
+    return f"found-{uid}"
+
+
 class Attaching:
     """``mesh`` is the socket of the mesh role; ``record`` the file of what is attached."""
 
-    def __init__(self, mesh: Path, record: Path, describe: Describe) -> None:
+    def __init__(
+        self,
+        mesh: Path,
+        record: Path,
+        describe: Describe,
+        *,
+        fails_open: bool = False,
+        added: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Begin with what is attached.
+
+        ``fails_open``: what the mesh role cannot be told of begins all the same; ``added`` is
+        called after each attempt to attach something.
+        """
+        self._fails_open = fails_open
+        self._added = added
         self._mesh = mesh
         self._record = record
         self._describe = describe
@@ -60,7 +80,8 @@ class Attaching:
             case "CHECK":
                 await self._check(request)
             case "DEL":
-                await self._delete((request.container,))
+                found = (found_before(request.pod.uid),) if request.pod else ()
+                await self._delete((request.container, *found))
             case "GC":
                 await self._collect(request)
             case _:
@@ -84,17 +105,26 @@ class Attaching:
         workload = await self._describe(request)
         if workload is None:
             return
-        async with self._lock(workload.uid):
-            # First on disk: whatever ends this process, the next one knows what is to be let go.
-            self._keep(self._known.with_one(request.container, workload))
-        await self._prove(workload)
+        try:
+            async with self._lock(workload.uid):
+                # First on disk: whatever ends this process, the next one knows what is to be let
+                # go.
+                self._keep(self._known.with_one(request.container, workload))
+                await self._prove(workload)
+        finally:
+            self._added()
 
     async def _prove(self, workload: Workload) -> None:
         asked = wire.Register((workload,), wait=_PROVEN_WITHIN)
         try:
             answer = await channel.call(self._mesh, asked, timeout=_PROVEN_WITHIN + 5)
         except UnreachableError as error:
-            raise CniError(requests.TRY_AGAIN, str(error), _ADVICE) from None
+            if not self._fails_open:
+                raise CniError(requests.TRY_AGAIN, str(error), _ADVICE) from None
+            text = "%s; started UNPROTECTED (failure_policy: open)"
+            uid = workload.uid
+            journal.event(_log, logging.ERROR, "unprotected", text, error, workload=uid)
+            return
         if isinstance(answer, wire.Failed):
             raise CniError(requests.TRY_AGAIN, answer.reason, _ADVICE)
 
@@ -105,20 +135,41 @@ class Attaching:
 
     async def update(self, workloads: Iterable[Workload]) -> None:
         """Tell the mesh role of attached workloads that have changed. Those that cannot be told now
-        are told with the next change, or by ``run``."""
+        are told with the next change; of those that are just being attached, ``added`` tells."""
         for workload in workloads:
-            known = self._known.newest.get(workload.uid)
-            if known is None or known == workload or known.netns != workload.netns:
+            lock = self._lock(workload.uid)
+            if lock.locked():
                 continue
-            try:
-                answer = await channel.call(self._mesh, wire.Register((workload,)))
-                if not isinstance(answer, wire.Failed):
-                    self._keep(self._known.updated(workload))
-                    continue
-                reason = answer.reason
-            except MeshdError as error:
-                reason = str(error)
-            journal.event(_log, logging.WARNING, "cni", "%s", reason, workload=workload.uid)
+            async with lock:
+                await self._update(workload)
+
+    async def _update(self, workload: Workload) -> None:
+        known = self._known.newest.get(workload.uid)
+        if known is None or known == workload or known.netns != workload.netns:
+            return
+        try:
+            answer = await channel.call(self._mesh, wire.Register((workload,)))
+            if not isinstance(answer, wire.Failed):
+                self._keep(self._known.updated(workload))
+                return
+            reason = answer.reason
+        except MeshdError as error:
+            reason = str(error)
+        journal.event(_log, logging.WARNING, "cni", "%s", reason, workload=workload.uid)
+
+    async def adopt(self, container: str, workload: Workload) -> None:
+        """Attach a workload that runs already, of which nobody has told. Raises MeshdError."""
+        async with self._lock(workload.uid):
+            if workload.uid in self._known.newest:
+                return
+            self._keep(self._known.with_one(container, workload))
+        try:
+            answer = await channel.call(self._mesh, wire.Register((workload,)))
+            if isinstance(answer, wire.Failed):
+                raise SystemRefusedError(answer.reason)
+        except MeshdError:
+            self._end((container,))  # nothing is attached that the mesh role does not know
+            raise
 
     async def _check(self, request: Request) -> None:
         workload = await self._describe(request)

@@ -7,29 +7,29 @@ would be one that nobody serves, the API server's own among them.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from meshd import wire
-from meshd.api.base import Key, Object
-from meshd.api.kubernetes.types import Namespace, Service
+from meshd.api.kubernetes.types import Service
 from meshd.api.object_fields import name_of, namespace_of
 from meshd.base import kept_file
 from meshd.base.errors import InvalidInputError
 from meshd.base.json_values import JsonObject
 from meshd.base.kept_file import KeptFile
 from meshd.base.once import SaidOnce
-from meshd.config import admission
-from meshd.model.listed import SERVICE_NAME, ListedEndpoint
+from meshd.config.merging import Followed
+from meshd.kubernetes.followed_kinds import KINDS
+from meshd.model.listed import ListedEndpoint
+from meshd.node.cluster_objects import Judging
 from meshd.wire import cluster
 
-TAKEN: Final = (Namespace.KIND, Service.KIND)
-"""Kinds that are taken from the API server."""
-_log: Final = logging.getLogger(__name__)
+_MOST_SHOWN: Final = 3
+"""Lines of each sort in status."""
+
 
 Slices = Mapping[str, tuple[ListedEndpoint, ...]]
 
@@ -41,7 +41,7 @@ class State(msgspec.Struct, frozen=True):
     slices: Slices | None = None
     """None: not told yet."""
 
-    def taking(self, message: cluster.Messages) -> State:
+    def taking(self, message: cluster.Objects | cluster.Slices) -> State:
         """Return the state after a message."""
         if isinstance(message, cluster.Slices):
             kept = {} if message.whole else dict(self.slices or {})
@@ -74,54 +74,43 @@ def full_name(value: JsonObject) -> str:
     return "/".join(part for part in (namespace_of(value), name_of(value)) if part)
 
 
-def admitted(values: Iterable[JsonObject]) -> tuple[dict[Key, Object], tuple[str, ...]]:
-    """Return the objects, and why others are left out."""
-    found: dict[Key, Object] = {}
-    problems: list[str] = []
-    for value in values:
-        try:
-            one = admission.admit(value)
-        except InvalidInputError as error:
-            problems.append(f"the API server's {error}; it is left out")
-            continue
-        found[one.key] = _by_slices(one) if isinstance(one, Service) else one
-    return found, tuple(problems)
-
-
-def _by_slices(service: Service) -> Service:
-    """Return a Service that has the endpoints of its slices, whatever selected those."""
-    selector = {SERVICE_NAME: service.metadata.name}
-    spec = msgspec.structs.replace(service.spec, selector=selector)
-    return msgspec.structs.replace(service, spec=spec)
-
-
 class Cluster:
     """``surround`` takes the objects, ``list_endpoints`` the endpoints."""
 
     def __init__(
         self,
         path: Path,
-        surround: Callable[[Mapping[Key, Object]], None],
+        surround: Callable[[Followed], None],
         list_endpoints: Callable[[tuple[ListedEndpoint, ...]], None],
         changed: Callable[[], None] = lambda: None,
+        *,
+        enabled: bool = True,
     ) -> None:
-        """Begin with what was told last."""
+        """Begin with what was told last, if that is ``enabled``."""
         self._surround, self._list = surround, list_endpoints
+        self._judging = Judging()
         self._problems: tuple[str, ...] = ()
+        self._trouble: tuple[str, ...] = ()
         self._said = SaidOnce({"MESHD_EVENT": "kubernetes"})
         self.kept = KeptFile(path, self.dumping, changed)
         consequence = "nothing of the cluster is known until the API server answers"
-        self._state = kept_file.load(path, _decoded, consequence) or State()
+        kept = kept_file.load(path, _decoded, consequence) if enabled else None
+        self._state = kept or State()
         self._use()
 
     @property
     def problem(self) -> str:
-        """Return what is left out, and why what is known is not kept; empty: nothing."""
-        return "; ".join(filter(None, (*self._problems[:3], self.kept.problem)))
+        """Return what is left out, and why what is known is old or not kept; empty: nothing."""
+        return "; ".join(
+            filter(None, (*self._trouble, *self._problems[:_MOST_SHOWN], self.kept.problem))
+        )
 
     def take(self, message: cluster.Messages) -> wire.Done:
         """Raises InvalidInputError for a kind that is not taken from the API server."""
-        if isinstance(message, cluster.Objects) and message.kind not in TAKEN:
+        if isinstance(message, cluster.Trouble):
+            self._trouble = message.problems[:_MOST_SHOWN]
+            return wire.Done()
+        if isinstance(message, cluster.Objects) and message.kind not in KINDS:
             raise InvalidInputError(f"{message.kind} is not taken from the API server")
         after = self._state.taking(message)
         if after != self._state:
@@ -131,12 +120,13 @@ class Cluster:
         return wire.Done()
 
     def _use(self) -> None:
-        kinds = TAKEN if self._state.slices is not None else (Namespace.KIND,)
-        values = (one for kind in kinds for one in self._state.objects.get(kind, {}).values())
-        objects, self._problems = admitted(values)
+        objects, has_slices = self._state.objects, self._state.slices is not None
+        kinds = [kind for kind in KINDS if has_slices or kind != Service.KIND]
+        values = [one for kind in kinds for one in objects.get(kind, {}).values()]
+        found, self._problems = self._judging.admitted(values)
         self._said.say(self._problems)
         self._list(self._state.listed)
-        self._surround(objects)
+        self._surround(found)
 
     def dumping(self) -> Callable[[], bytes]:
         """Return what makes the bytes of the file."""

@@ -7,38 +7,79 @@ What a runtime attaches is described by what the API server says at that moment;
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Final, TypeVar
+import contextlib
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeVar
 
 import msgspec
 
-from meshd.base.errors import UNDECODABLE
+from meshd.base import journal
+from meshd.base.errors import UNDECODABLE, MeshdError
 from meshd.cni import request as requests
 from meshd.cni.request import CniError, Request
-from meshd.kubernetes.client import ApiError, Client
+from meshd.kubernetes.client import NOT_FOUND, ApiError, Client
 from meshd.kubernetes.objects import Followed, Namespace, Pod
-from meshd.kubernetes.pods import of_pod
+from meshd.kubernetes.pods import fitting, of_pod
 from meshd.kubernetes.watching import Watch
 from meshd.model.workload import Workload
-from meshd.node.attaching import Attaching
+from meshd.node.attaching import Attaching, found_before
 from meshd.registry import membership
+from meshd.wire import channel, locating
 
 F = TypeVar("F", bound=Followed)
-_NOT_FOUND: Final = 404
+_LOOK: Final = 5.0
+"""Seconds between looks for pods that are not found."""
+_MOST: Final = 500
+"""Pods that are looked for at a time."""
+_log: Final = logging.getLogger(__name__)
 _PODS: Final = "/api/v1/pods"
 _NAMESPACES: Final = "/api/v1/namespaces"
 
 
 class FollowingPods:
-    """``node`` is the node's name in Kubernetes; pods of ``excluded`` namespaces are left alone."""
+    """``node`` is the node's name in Kubernetes; pods of ``excluded`` namespaces are left alone;
+    ``capture`` is the socket at which pods are looked for."""
 
-    def __init__(self, client: Client, node: str, excluded: Collection[str]) -> None:
+    def __init__(
+        self,
+        client: Client,
+        node: str,
+        excluded: Collection[str],
+        capture: Path,
+        noted: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Follow nothing yet. ``noted`` is called when something of ``watches`` is not followed, or
+        is again."""
         self._client = client
         self._node = node
+        self._capture = capture
         self._excluded = excluded
         self._pods: dict[tuple[str, str], Pod] = {}
         self._namespaces: dict[str, Namespace] = {}
         self._changed = asyncio.Event()
+        only = {"fieldSelector": f"spec.nodeName={node}"}
+        pods = Watch(
+            client,
+            _PODS,
+            Pod,
+            listed=self.pods_listed,
+            changed=self.pod_changed,
+            removed=self.pod_removed,
+            only=only,
+            noted=noted,
+        )
+        namespaces = Watch(
+            client,
+            _NAMESPACES,
+            Namespace,
+            listed=self.namespaces_listed,
+            changed=self.namespace_changed,
+            removed=self.namespace_removed,
+            noted=noted,
+        )
+        self.watches: tuple[Watch[Any], ...] = pods, namespaces
 
     # ---- what a runtime asks
 
@@ -55,6 +96,10 @@ class FollowingPods:
         if asked.uid and pod.metadata.uid != asked.uid:
             reason = f"pod {asked.namespace}/{asked.name} is another one by now"
             raise CniError(requests.TRY_AGAIN, reason, "the runtime tries it again")
+        if pod.spec.node_name not in {"", self._node}:
+            reason = f"this node is {self._node}, and {pod.spec.node_name} in Kubernetes"
+            advice = f"set node: {pod.spec.node_name} in meshd.yaml"
+            raise CniError(requests.TRY_AGAIN, reason, advice)
         # It may be newer than what was heard of.
         self._namespaces[asked.namespace] = namespace
         self._pods[pod.key] = pod
@@ -66,7 +111,7 @@ class FollowingPods:
             return msgspec.json.decode(await self._client.get(path), type=kind)
         except ApiError as error:
             advice = "the runtime tries it again"
-            if error.status == _NOT_FOUND:
+            if error.status == NOT_FOUND:
                 advice = "it has been deleted"
             raise CniError(requests.TRY_AGAIN, str(error), advice) from None
         except UNDECODABLE as error:
@@ -80,36 +125,55 @@ class FollowingPods:
 
     # ---- what changes
 
+    def note(self) -> None:
+        """Look again whether what is attached is as it should be."""
+        self._changed.set()
+
     async def run(self, attaching: Attaching) -> None:
         """Follow until cancelled."""
-        only = {"fieldSelector": f"spec.nodeName={self._node}"}
-        pods = Watch(
-            self._client,
-            _PODS,
-            Pod,
-            listed=self.pods_listed,
-            changed=self.pod_changed,
-            removed=self.pod_removed,
-            only=only,
-        )
-        namespaces = Watch(
-            self._client,
-            _NAMESPACES,
-            Namespace,
-            listed=self.namespaces_listed,
-            changed=self.namespace_changed,
-            removed=self.namespace_removed,
-        )
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(pods.run())
-            tasks.create_task(namespaces.run())
+            for watch in self.watches:
+                tasks.create_task(watch.run())
             tasks.create_task(self._tell(attaching))
 
     async def _tell(self, attaching: Attaching) -> None:
         while True:
-            await self._changed.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK if self.unknown(attaching.attached) else None):
+                    await self._changed.wait()
             self._changed.clear()
             await attaching.update(self.changed(attaching.attached))
+            try:
+                await self.adopt(attaching)
+            except MeshdError as error:
+                journal.event(_log, logging.WARNING, "kubernetes", "%s", error)
+
+    async def adopt(self, attaching: Attaching) -> None:
+        """Attach pods that ran before the plugin did. Raises MeshdError."""
+        unknown = self.unknown(attaching.attached)
+        if not unknown:
+            return
+        asked = {uid: one.addresses for uid, one in list(unknown.items())[:_MOST]}
+        answer = await channel.call(self._capture, locating.Locate(asked))
+        found = answer.places if isinstance(answer, locating.Located) else {}
+        for uid, place in found.items():
+            workload = self._workload(unknown[uid], place.netns, unknown[uid].addresses)
+            placed = msgspec.structs.replace(workload, netns_cookie=place.cookie)
+            await attaching.adopt(found_before(uid), placed)
+
+    def unknown(self, attached: Mapping[str, Workload]) -> dict[str, Pod]:
+        """Return the pods that are to be in the mesh and that no runtime has attached, by their
+        uids. Of others nothing has to be known: one that joins later is looked for then."""
+        return {
+            pod.metadata.uid: pod
+            for pod in self._pods.values()
+            if pod.is_running
+            and not pod.spec.host_network
+            and pod.addresses
+            and pod.metadata.namespace not in self._excluded
+            and f"{pod.metadata.namespace}.{fitting(pod.metadata.name)}" not in attached
+            and self._workload(pod, "", ()).enrolled
+        }
 
     def changed(self, attached: Mapping[str, Workload]) -> list[Workload]:
         """Return the workloads that are not as they were attached, by what is known now."""
@@ -120,7 +184,8 @@ class FollowingPods:
             pod = self._pods.get((before.namespace, before.name))
             if pod is None or before.namespace not in self._namespaces:
                 continue
-            after = self._workload(pod, before.netns, before.addresses)
+            described = self._workload(pod, before.netns, before.addresses)
+            after = msgspec.structs.replace(described, netns_cookie=before.netns_cookie)
             if after != before:
                 yield after
 

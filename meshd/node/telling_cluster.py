@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from meshd import wire
+from meshd.api.base import Object
+from meshd.api.write import api_version
 from meshd.base import journal
 from meshd.base.backoff import Backoff, spread
 from meshd.base.errors import InvalidInputError, MeshdError
 from meshd.base.json_values import JsonObject
 from meshd.base.tasks import first_of
 from meshd.kubernetes.client import Client
+from meshd.kubernetes.followed_kinds import KINDS, is_custom, path_of
 from meshd.kubernetes.forwarded import Forwarded
 from meshd.kubernetes.objects import Followed
 from meshd.kubernetes.slices import EndpointSlice, listed
@@ -25,13 +28,10 @@ from meshd.kubernetes.watching import Watch
 from meshd.model.listed import ListedEndpoint
 from meshd.wire import channel, cluster
 
-KINDS: Final[Mapping[str, str]] = {
-    "Namespace": "/api/v1/namespaces",
-    "Service": "/api/v1/services",
-}
-"""The paths of the kinds that are told as they are."""
 _SLICES: Final = "/apis/discovery.k8s.io/v1/endpointslices"
 _SLICE: Final = "EndpointSlice"
+_PART: Final = 500
+"""Objects or slices of one message: these have a MiB at most each, and mostly some KiB."""
 _BACKOFF: Final = Backoff(0.2, 5.0)
 _log: Final = logging.getLogger(__name__)
 
@@ -84,31 +84,46 @@ class TellingCluster:
         self._client = client
         self._mesh = mesh
         self._told = {kind: Told() for kind in (_SLICE, *KINDS)}
+        self._watches: list[Watch[Any]] = []
+        self._trouble: tuple[str, ...] = ()
+        """As it was told last."""
         self._changed = asyncio.Event()
 
-    async def run(self) -> None:
-        """Follow and tell until cancelled."""
+    def take_all(self, kind: str, values: Mapping[str, Any]) -> None:
+        """Take all that there is of a kind."""
+        self._told[kind].list(values)
+        self._changed.set()
+
+    def note(self) -> None:
+        """Note that something is followed, or is not."""
+        self._changed.set()
+
+    async def run(self, others: Sequence[Watch[Any]] = ()) -> None:
+        """Follow and tell until cancelled; ``others``: what somebody else follows."""
         async with asyncio.TaskGroup() as tasks:
-            for kind, path in KINDS.items():
-                tasks.create_task(self._watch(kind, path).run())
-            tasks.create_task(self._watch_slices().run())
+            own = [self._watch_slices(), *map(self._watch, KINDS.values())]
+            self._watches = [*own, *others]
+            for watch in own:
+                tasks.create_task(watch.run())
             tasks.create_task(self._tell_for_ever())
 
-    def _watch(self, kind: str, path: str) -> Watch[Forwarded]:
-        told = self._told[kind]
+    def _watch(self, kind: type[Object]) -> Watch[Forwarded]:
+        told, version = self._told[kind.KIND], api_version(kind)
 
         def listed_all(found: Sequence[Forwarded]) -> None:
-            told.list({_name(one): one.value(kind) for one in found})
-            self._changed.set()
+            values = {_name(one): one.value(version, kind.KIND) for one in found}
+            self.take_all(kind.KIND, values)
 
         def changed(one: Forwarded) -> None:
-            told.put(_name(one), one.value(kind))
+            told.put(_name(one), one.value(version, kind.KIND))
             self._changed.set()
 
         return Watch(
             self._client,
-            path,
+            path_of(kind),
             Forwarded,
+            optional=is_custom(kind),
+            noted=self.note,
             listed=listed_all,
             changed=changed,
             removed=lambda one: self._removed(told, one),
@@ -118,8 +133,7 @@ class TellingCluster:
         told = self._told[_SLICE]
 
         def listed_all(found: Sequence[EndpointSlice]) -> None:
-            told.list({_name(one): listed(one) for one in found})
-            self._changed.set()
+            self.take_all(_SLICE, {_name(one): listed(one) for one in found})
 
         def changed(one: EndpointSlice) -> None:
             told.put(_name(one), listed(one))
@@ -132,6 +146,7 @@ class TellingCluster:
             listed=listed_all,
             changed=changed,
             removed=lambda one: self._removed(told, one),
+            noted=self.note,
         )
 
     def _removed(self, told: Told, one: Followed) -> None:
@@ -155,6 +170,7 @@ class TellingCluster:
     async def _tell(self, connection: channel.Connection[wire.AnyMessage]) -> None:
         for told in self._told.values():
             told.again()
+        self._trouble = ()
         while True:
             self._changed.clear()  # first: what changes from now on is told the next time
             await connection.send_all(self.messages())
@@ -164,9 +180,12 @@ class TellingCluster:
         """Yield what is to be told now; slices come before the Services that have them."""
         for kind, told in self._told.items():
             whole, changed, removed = told.take()
-            if not (whole or changed or removed):
-                continue
-            yield _message(kind, changed, removed, whole=whole)
+            if whole or changed or removed:
+                yield from _messages(kind, changed, removed, whole=whole)
+        problems = dict.fromkeys(one.problem for one in self._watches if one.problem)
+        if (trouble := tuple(problems)) != self._trouble:
+            self._trouble = trouble
+            yield cluster.Trouble(trouble)
 
     async def _answers(self, connection: channel.Connection[wire.AnyMessage]) -> None:
         """Read answers until the mesh role hangs up."""
@@ -179,6 +198,17 @@ class TellingCluster:
             if isinstance(answer, wire.Failed):
                 text = "the mesh role refuses what the API server has: %s"
                 journal.event(_log, logging.ERROR, "kubernetes", text, answer.reason)
+
+
+def _messages(
+    kind: str, changed: dict[str, Any], removed: tuple[str, ...], *, whole: bool
+) -> Iterator[cluster.Messages]:
+    """Yield what tells of so many as fit into a message, one after the other: a whole list begins,
+    and goes on with what is added."""
+    items = list(changed.items())
+    yield _message(kind, dict(items[:_PART]), removed, whole=whole)
+    for start in range(_PART, len(items), _PART):
+        yield _message(kind, dict(items[start : start + _PART]), (), whole=False)
 
 
 def _message(

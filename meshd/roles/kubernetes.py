@@ -26,24 +26,40 @@ async def run(settings: Settings, paths: Paths) -> None:
     """Run until cancelled. Raises MeshdError if the role cannot start."""
     if os.geteuid() == 0:
         raise InvalidInputError("the kubernetes role needs no privileges: start it as another user")
-    wanted = settings.kubernetes
-    client = Client(kubeconfig.load(Path(wanted.kubeconfig))) if wanted.kubeconfig else None
-    excluded = wanted.exclude_namespaces
-    pods = FollowingPods(client, settings.node_name, excluded) if client else None
+    wanted, mesh = settings.kubernetes, paths.socket("mesh")
+    cluster = _Cluster(settings, paths) if wanted.kubeconfig else None
 
     async def describe(request: Request) -> Workload | None:
         if not request.pod:
             return describing.of_container(request, wanted.container_namespace)
-        if request.pod.namespace in excluded:
+        if request.pod.namespace in wanted.exclude_namespaces:
             return None
-        if pods:
-            return await pods.describe(request)
+        if cluster:
+            return await cluster.pods.describe(request)
         shown = f"{request.pod.namespace}/{request.pod.name}"
         raise CniError(requests.TRY_AGAIN, f"pod {shown} is not known", _UNKNOWN)
 
-    attaching = Attaching(paths.socket("mesh"), paths.cni.with_name("attached.json"), describe)
+    attaching = Attaching(
+        mesh,
+        paths.cni.with_name("attached.json"),
+        describe,
+        fails_open=settings.fails_open,
+        added=cluster.pods.note if cluster else lambda: None,
+    )
     async with await door.listen(paths.cni, attaching.handle), asyncio.TaskGroup() as tasks:
         tasks.create_task(attaching.run())
-        if client and pods:
-            tasks.create_task(pods.run(attaching))
-            tasks.create_task(TellingCluster(client, paths.socket("mesh")).run())
+        if cluster:
+            tasks.create_task(cluster.pods.run(attaching))
+            tasks.create_task(cluster.telling.run(cluster.pods.watches))
+
+
+class _Cluster:
+    """What is followed in the API server."""
+
+    def __init__(self, settings: Settings, paths: Paths) -> None:
+        """Raises InvalidInputError."""
+        wanted = settings.kubernetes
+        client = Client(kubeconfig.load(Path(wanted.kubeconfig)))
+        self.telling = TellingCluster(client, paths.socket("mesh"))
+        excluded, noted = wanted.exclude_namespaces, self.telling.note
+        self.pods = FollowingPods(client, settings.node_name, excluded, paths.locate, noted)

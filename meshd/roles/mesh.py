@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from meshd import wire
 from meshd.base import accounts
@@ -111,7 +111,7 @@ def _asking(settings: Settings) -> dict[int, tuple[type[wire.Message], ...]]:
     asking = {
         "server": (wire.Follow,),
         "telemetry": (wire.Status,),
-        "kubernetes": (wire.Register, wire.Unregister, cluster.Objects, cluster.Slices),
+        "kubernetes": (wire.Register, wire.Unregister, *get_args(cluster.Messages)),
     }
     return {accounts.uid_of(role, settings.user): asked for role, asked in asking.items()}
 

@@ -84,6 +84,11 @@ class Paths:
         return self.own("kubernetes") / "cni.sock"
 
     @property
+    def locate(self) -> Path:
+        """Return the socket over which the kubernetes role asks for the namespaces of pods."""
+        return self.run / "locate" / "locate.sock"
+
+    @property
     def telemetry_port(self) -> Path:
         return self.own("telemetry") / "telemetry.port"
 

@@ -57,6 +57,7 @@ def wanted(paths: Paths, users: Users) -> tuple[Directory, ...]:
         Directory(paths.own("kubernetes"), kubernetes.uid, kubernetes.gid, 0o755),
         # With a socket for one other role.
         Directory(paths.own("capture"), ROOT.uid, mesh.gid, 0o2750),
+        Directory(paths.locate.parent, ROOT.uid, kubernetes.gid, 0o2750),
         Directory(paths.own("server"), server.uid, mesh.gid, 0o2750),
         Directory(paths.plane.parent, mesh.uid, identity.gid, 0o2750),
         Directory(paths.uplink.parent, identity.uid, mesh.gid, 0o2750),

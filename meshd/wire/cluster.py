@@ -32,4 +32,10 @@ class Slices(Message, frozen=True, tag="ClusterSlices"):
     whole: bool = False
 
 
-Messages = Objects | Slices
+class Trouble(Message, frozen=True, tag="ClusterTrouble"):
+    """Why what is known of the cluster may be old, a line each; none: it is not."""
+
+    problems: Annotated[tuple[str, ...], msgspec.Meta(max_length=100)]
+
+
+Messages = Objects | Slices | Trouble

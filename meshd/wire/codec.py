@@ -22,6 +22,7 @@ from meshd.wire import (
     ending,
     enrolling,
     joining,
+    locating,
     looking,
     nodes,
     placing,
@@ -48,6 +49,7 @@ AnyMessage = (
     | ending.Messages
     | registering.Messages
     | cluster.Messages
+    | locating.Messages
     | enrolling.Messages
     | configuring.Messages
     | status.Messages

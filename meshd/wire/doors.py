@@ -14,6 +14,7 @@ from meshd.wire import (
     ending,
     enrolling,
     joining,
+    locating,
     looking,
     nodes,
     placing,
@@ -53,6 +54,7 @@ ToMesh = (
     | registering.Unregister
     | cluster.Objects
     | cluster.Slices
+    | cluster.Trouble
     | enrolling.Enroll
     | enrolling.EnrollAgain
     | enrolling.Unenroll
@@ -70,6 +72,7 @@ ToServer = sharing.Nodes | nodes.RemoveNode | nodes.BindNode
 ToTestbed = pods.ListPods | pods.RunPods
 
 SUPERVISOR: Final[Decoder[ToSupervisor]] = Decoder(ToSupervisor)
+LOCATING: Final[Decoder[locating.Locate]] = Decoder(locating.Locate)
 CAPTURE: Final[Decoder[ToCapture]] = Decoder(ToCapture)
 IDENTITY: Final[Decoder[ToIdentity]] = Decoder(ToIdentity)
 MESH: Final[Decoder[ToMesh]] = Decoder(ToMesh)

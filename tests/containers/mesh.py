@@ -23,7 +23,7 @@ class Mesh:
         self.settings = settings
         self._meshd: subprocess.Popen[bytes] | None = None
 
-    def _write_settings(self, settings: dict[str, Any]) -> None:
+    def write_settings(self, settings: dict[str, Any]) -> None:
         self.settings = settings
         etc = self.home / "etc"
         (etc / "config.d").mkdir(parents=True, exist_ok=True)
@@ -31,7 +31,7 @@ class Mesh:
         (etc / "meshd.yaml").write_text(yaml.safe_dump(settings))
 
     def reload(self, settings: dict[str, Any]) -> None:
-        self._write_settings(settings)
+        self.write_settings(settings)
         self.machine.ask("kill", "-HUP", self._supervisor)
 
     @property
@@ -39,7 +39,7 @@ class Mesh:
         return (self.home / "run/supervisor/lock").read_text().strip()
 
     def start(self) -> None:
-        self._write_settings(self.settings)
+        self.write_settings(self.settings)
         environment = {"MESHD_HOME": str(self.home)}
         command = (sys.executable, "-P", "-m", "meshd")
         self._meshd = self.machine.begin("meshd", *command, environment=environment)
@@ -68,9 +68,12 @@ class Mesh:
         done = self.meshctl("apply", "--wait", "-f", "-", text=text)
         assert done.returncode == 0, done.stdout + done.stderr
 
-    def workloads(self) -> dict[str, dict[str, Any]]:
+    def rows(self) -> list[dict[str, Any]]:
+        """Return what status says of each workload."""
         done = self.meshctl("status", "-o", "json")
         assert done.returncode in {0, 1}, done.stderr
-        found = json.loads(done.stdout)
-        rows = found["workloads"] if isinstance(found, dict) else found
-        return {row["workload"]: row for row in rows}
+        return json.loads(done.stdout)
+
+    def workloads(self) -> dict[str, dict[str, Any]]:
+        """Return the same by their names."""
+        return {row["workload"]: row for row in self.rows()}

@@ -5,10 +5,13 @@ Everything ends with the machine, also if the process that made it is killed.
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
+from meshd.kubernetes import access
 from tests.containers import images, programs
 from tests.containers.machine import Done, Machine
 from tests.containers.mesh import Mesh
@@ -23,7 +26,8 @@ SERVICES: Final = "198.19.248.0/22"
 _FIRST_SERVICE: Final = "198.19.248.1"
 DNS: Final = "198.19.248.10"
 _SERVER: Final = f"https://{ADDRESS}:6443"
-_CNI: Final = "/etc/cni/net.d"
+NET_D: Final = "/etc/cni/net.d"
+CHAIN: Final = "10-pods.conflist"
 _CNI_PROGRAMS: Final = "/opt/cni/bin"
 _BRIDGED: Final = {
     "cniVersion": "1.0.0",
@@ -53,14 +57,11 @@ version = 2
   disable_hugetlb_controller = true
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "{_CNI_PROGRAMS}"
-    conf_dir = "{_CNI}"
+    conf_dir = "{NET_D}"
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = "overlayfs"
 """
 _MASTERS: Final = "system:masters"
-_READ: Final = ["get", "list", "watch"]
-_MESHD: Final = "meshd"
-_ROLE: Final = "meshd-node"
 
 
 class Cluster:
@@ -90,7 +91,8 @@ class Cluster:
         for name in programs.NAMES:
             (self._links / name).symlink_to(programs.kubernetes())
         self._admin = self.kubeconfig("admin", _MASTERS)
-        settings = {"enabled": True, "kubeconfig": self.kubeconfig(_MESHD)}
+        self._kubeconfig = str(self.machine.home / "meshd.kubeconfig")
+        settings = {"enabled": True, "kubeconfig": self._kubeconfig}
         self.mesh = Mesh(self.machine, DEFAULTS | {"kubernetes": settings})
 
     def kubeconfig(self, user: str, *groups: str) -> str:
@@ -112,9 +114,9 @@ class Cluster:
     def _start_containerd(self) -> None:
         machine = self.machine
         settings = machine.write("containerd.toml", _CONTAINERD)
-        machine.ask("mkdir", "-p", _CNI, _CNI_PROGRAMS, "/var/log/containers")
+        machine.ask("mkdir", "-p", NET_D, _CNI_PROGRAMS, "/var/log/containers")
         machine.ask("sh", "-c", f"ln -s {programs.CNI}/* {_CNI_PROGRAMS}/")
-        machine.ask("tee", f"{_CNI}/10-pods.conflist", text=json.dumps(_BRIDGED))
+        machine.ask("tee", f"{NET_D}/{CHAIN}", text=json.dumps(_BRIDGED))
         machine.begin("containerd", "containerd", "--config", settings)
         archives = images.write_all(machine.home)
         self.eventually(lambda: self.ctr("version").returncode == 0, "containerd answers")
@@ -219,25 +221,17 @@ class Cluster:
         return done.stdout == "True" or Missing(done.stderr + self.machine.log("kubelet")[-800:])
 
     def start_mesh(self) -> None:
-        """Start meshd on the node, which may read what it needs."""
-        rules = [
-            {"apiGroups": [""], "resources": ["pods", "namespaces", "services"], "verbs": _READ},
-            {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": _READ},
-        ]
-        kind = "rbac.authorization.k8s.io/v1"
-        subject = {"kind": "User", "name": _MESHD, "apiGroup": "rbac.authorization.k8s.io"}
-        role = {"kind": "ClusterRole", "name": _ROLE, "apiGroup": "rbac.authorization.k8s.io"}
-        meta = {"metadata": {"name": _ROLE}}
-        self.apply(
-            {"apiVersion": kind, "kind": "ClusterRole", **meta, "rules": rules},
-            {
-                "apiVersion": kind,
-                "kind": "ClusterRoleBinding",
-                **meta,
-                "subjects": [subject],
-                "roleRef": role,
-            },
-        )
+        """Start meshd on the node, under the account that it says that it needs."""
+        self.mesh.write_settings(self.mesh.settings)
+        for what in ("access", "crds"):
+            done = self.mesh.meshctl("kubernetes", what)
+            assert done.returncode == 0, done.stderr
+            self.ask("apply", "-f", "-", text=done.stdout)
+        path = "jsonpath={.data.token}"
+        secret = ("get", "secret", access.ACCOUNT, "-n", access.NAMESPACE, "-o", path)
+        token = self.eventually(lambda: self.kubectl(*secret).stdout, "the account has a token")
+        text = self.credentials.kubeconfig_text(_SERVER, base64.b64decode(token).decode())
+        Path(self._kubeconfig).write_text(text)
         self.mesh.start()
 
     # ---- its objects

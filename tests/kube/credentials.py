@@ -44,8 +44,11 @@ class Credentials:
         return self._tokens.setdefault(user, (secrets.token_hex(16), groups))[0]
 
     def kubeconfig(self, server: str, user: str, *groups: str) -> str:
-        token = self.token(user, *groups)
-        text = f"""\
+        text = self.kubeconfig_text(server, self.token(user, *groups))
+        return self._write(f"{user.rpartition(':')[2]}.kubeconfig", text.encode())
+
+    def kubeconfig_text(self, server: str, token: str) -> str:
+        return f"""\
 apiVersion: v1
 kind: Config
 clusters: [{{name: it, cluster: {{server: "{server}", certificate-authority: {self.ca}}}}}]
@@ -53,7 +56,6 @@ users: [{{name: it, user: {{token: {token}}}}}]
 contexts: [{{name: it, context: {{cluster: it, user: it}}}}]
 current-context: it
 """
-        return self._write(f"{user.rpartition(':')[2]}.kubeconfig", text.encode())
 
     def _issue(
         self,

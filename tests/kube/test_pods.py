@@ -7,7 +7,7 @@ from collections.abc import Generator
 from typing import Any
 
 from tests.kube import manifests
-from tests.kube.cluster import Cluster
+from tests.kube.cluster import CHAIN, NET_D, Cluster
 from tests.kube.manifests import Object
 from tests.waiting import Missing
 
@@ -31,8 +31,8 @@ def namespace(cluster: Cluster, name: str, *objects: Object, **labels: str) -> G
 
 
 def row(cluster: Cluster, name: str, space: str) -> dict[str, Any]:
-    rows = cluster.mesh.workloads()
-    return next((one for one in rows.values() if one["uid"] == f"{space}.{name}"), {})
+    rows = cluster.mesh.rows()
+    return next((one for one in rows if one["uid"] == f"{space}.{name}"), {})
 
 
 def test_a_pod_is_captured_under_its_own_account_before_it_starts(cluster: Cluster) -> None:
@@ -86,6 +86,37 @@ def test_a_deleted_pod_is_let_go_and_its_end_waits_for_nothing(cluster: Cluster)
         cluster.running("brief", "web")
         cluster.ask("delete", "pod", "-n", "brief", "web")
         cluster.eventually(lambda: not row(cluster, "web", "brief"), "it is let go")
+
+
+def test_a_pod_that_ran_before_the_plugin_joins_without_a_restart(cluster: Cluster) -> None:
+    is_on = cluster.mesh.settings
+    chain = f"{NET_D}/{CHAIN}"
+
+    def has_plugin() -> bool:
+        return "meshd-cni" in cluster.machine.ask("cat", chain)
+
+    with namespace(cluster, "before", **IN_MESH):
+        cluster.mesh.reload({**is_on, "kubernetes": {"enabled": False}})
+        try:
+            cluster.eventually(lambda: not has_plugin(), "the plugin is out")
+            cluster.apply(manifests.pod("web", "before"))
+            started = cluster.running("before", "web")
+        finally:
+            cluster.mesh.reload(is_on)
+        cluster.eventually(has_plugin, "the plugin is in")
+        cluster.mesh.settle()
+
+        def is_proven() -> bool | Missing:
+            with contextlib.suppress(AssertionError):
+                if row(cluster, "web", "before").get("proven"):
+                    return True
+            return Missing(cluster.machine.log("meshd")[-3000:])
+
+        cluster.eventually(is_proven, "it is in the mesh")
+        pod = cluster.running("before", "web")
+        assert pod["status"]["containerStatuses"] == started["status"]["containerStatuses"]
+        cluster.ask("delete", "pod", "-n", "before", "web")
+        cluster.eventually(lambda: not row(cluster, "web", "before"), "it is let go")
 
 
 def test_pods_of_excluded_namespaces_start_without_meshd_and_others_wait_for_it(

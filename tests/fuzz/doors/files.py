@@ -26,8 +26,10 @@ from meshd.fleet.agent.inbox import Held, Inbox
 from meshd.fleet.joining.node import NodeFile
 from meshd.fleet.membership import tokens
 from meshd.fleet.membership.token_store import TokenStore
+from meshd.model.listed import ListedEndpoint
 from meshd.model.workload import Identity, Workload
 from meshd.node.agent import decode
+from meshd.node.cluster import Cluster, State
 from meshd.proxy import machine
 from meshd.registry.addresses import allocate
 from meshd.resolver import search, upstreams
@@ -51,6 +53,43 @@ _MEMBER: Final = {"joined": _NOW, "expires": _NOW, "serials": ["a"], "bounds": [
 
 _ATTACHED: Final = Sandboxes().with_one("abc", _WORKLOAD)
 _CHAIN: Final = b'{"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": "bridge"}]}'
+
+
+_CLUSTER: Final = msgspec.msgpack.encode(
+    State(
+        {
+            "Service": {
+                "shop/web": {
+                    "apiVersion": "v1",
+                    "kind": "Service",
+                    "metadata": {"name": "web", "namespace": "shop"},
+                    "spec": {"clusterIP": "198.19.0.7", "ports": [{"name": "http", "port": 80}]},
+                }
+            },
+            "DestinationRule": {
+                "shop/web": {
+                    "apiVersion": "networking.istio.io/v1",
+                    "kind": "DestinationRule",
+                    "metadata": {"name": "web", "namespace": "shop"},
+                    "spec": {"host": "web", "subsets": [{"name": "a", "labels": {"a": "b"}}]},
+                }
+            },
+        },
+        {
+            "shop/web-1": (
+                ListedEndpoint(
+                    namespace="shop", service="web", address="198.18.0.5", ports={"http": 8080}
+                ),
+            )
+        },
+    )
+)
+
+
+def _cluster(path: Path) -> None:
+    def nothing(_: object) -> None: ...
+
+    _ = Cluster(path, nothing, nothing).problem
 
 
 def _attached(path: Path) -> None:
@@ -85,6 +124,7 @@ def doors(directory: Path) -> tuple[Door, ...]:
         Door("attempts", of_file("attempts.json", _attempts), (encode(_SUSPECTS), _TURNED), ()),
         Door("workloads", of_file("workloads.json", _workloads), (encode(_REGISTERED),), ()),
         Door("attached", of_file("attached.json", _attached), (encode(_ATTACHED),), ()),
+        Door("cluster-state", of_file("cluster-state", _cluster), (_CLUSTER,), ()),
         Door("cni-list", _chained, (_CHAIN, b'{"name": "pods", "type": "bridge"}'), ()),
         Door("elsewhere", workloads.listed, (encode([_WORKLOAD]),), UNDECODABLE),
         Door("remains", _remains, (encode(_WORKLOAD),), ()),

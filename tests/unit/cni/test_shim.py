@@ -21,10 +21,10 @@ CONFIG = {"cniVersion": "0.4.0", "name": "pods", "prevResult": {"ips": []}}
 
 
 class Installed:
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, fails_open: bool = False) -> None:
         self.socket = directory / "cni.sock"
         self._path = directory / "meshd-cni"
-        self._path.write_text(program(self.socket, ("kube-system", "other")))
+        self._path.write_text(program(self.socket, ("kube-system", "other"), fails_open=fails_open))
         self._path.chmod(0o755)
 
     def run(
@@ -112,6 +112,12 @@ def test_an_error_is_whole_whatever_the_configuration_is(installed: Installed, c
     assert status == 1
     assert said is not None
     assert said["cniVersion"] == shim.VERSIONS[-1]
+
+
+def test_containers_begin_without_meshd_where_it_fails_open(tmp_path: Path) -> None:
+    installed = Installed(tmp_path, fails_open=True)
+    assert installed.run("ADD") == (0, {"ips": []})
+    assert installed.run("CHECK")[0] == 1
 
 
 def test_versions_are_told_without_meshd(installed: Installed) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import pytest
 
 from meshd.kubernetes.slices import EndpointSlice, listed
 from meshd.model.listed import ListedEndpoint
@@ -62,3 +63,16 @@ def test_what_nothing_can_be_sent_to_is_left_out() -> None:
     assert listed(slice_(at("a.test"), addressType="FQDN")) == ()
     assert listed(slice_(endpoints=None)) == ()
     assert listed(slice_(at("198.18.0.5"), metadata={"name": "x", "namespace": "shop"})) == ()
+
+
+@pytest.mark.parametrize("service", ["My_Service", "a" * 64, "-", "a..b"])
+def test_what_no_service_can_have_is_left_out_since_others_are_told_with_it(service: str) -> None:
+    meta = {"name": "x", "namespace": "shop", "labels": {"kubernetes.io/service-name": service}}
+    assert listed(slice_(at("198.18.0.5"), metadata=meta)) == ()
+
+
+def test_a_node_or_port_of_an_odd_name_costs_its_endpoint_alone() -> None:
+    odd = at("198.18.0.5") | {"nodeName": "node one"}
+    assert [one.address for one in listed(slice_(odd, at("198.18.0.6")))] == ["198.18.0.6"]
+    ports = [{"name": "not a name", "port": 1}]
+    assert listed(slice_(at("198.18.0.5"), ports=ports)) == ()

@@ -6,12 +6,13 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from meshd import wire
-from meshd.base.errors import InvalidInputError
+from meshd.base.errors import InvalidInputError, UnreachableError
 from meshd.cni.request import Attachment, CniError, Config, Request
 from meshd.cni.sandboxes import Sandboxes, load
 from meshd.model.workload import Workload
@@ -42,8 +43,8 @@ class World:
         self.answer: wire.Message = wire.Done()
         self.again()
 
-    def again(self) -> None:
-        self.attaching = Attaching(self.socket, self.record, self._describe)
+    def again(self, **options: Any) -> None:
+        self.attaching = Attaching(self.socket, self.record, self._describe, **options)
 
     async def _describe(self, request: Request) -> Workload | None:
         if request.container == "excluded":
@@ -123,6 +124,40 @@ def test_a_mesh_role_that_is_away_refuses_what_begins_and_lets_go_what_ends(worl
     assert load(world.record).leaving == ("shop.web",)
 
 
+def test_where_it_fails_open_a_container_begins_without_the_mesh_role(world: World) -> None:
+    world.again(fails_open=True)
+    asyncio.run(world.do("ADD", "web-1"))
+    assert world.attaching.attached.keys() == {"shop.web"}
+
+
+def test_what_changes_while_it_is_attached_is_told_afterwards(world: World) -> None:
+    """The mesh role has heard of the former state last, otherwise."""
+    proven, added = asyncio.Event(), list[str]()
+    world.again(added=lambda: added.append("added"))
+
+    async def handle(request: wire.ToMesh) -> wire.Message:
+        world.told.append(request)
+        await proven.wait()
+        return wire.Done()
+
+    async def work() -> None:
+        adding = asyncio.ensure_future(world.do("ADD", "web-1"))
+        await until(lambda: bool(world.told))
+        (known,) = world.attaching.attached.values()
+        now = msgspec.structs.replace(known, ready=False)
+        await world.attaching.update([now])
+        assert (len(world.told), added) == (1, [])
+        proven.set()
+        await adding
+        assert added == ["added"]
+        await world.attaching.update([now])
+        assert world.attaching.attached == {"shop.web": now}
+
+    world.handle = handle  # type: ignore[method-assign]
+    run(world, work)
+    assert len(world.told) == 2
+
+
 def test_a_container_with_a_successor_is_not_unregistered(world: World) -> None:
     async def work() -> None:
         await world.do("ADD", "web-1")
@@ -181,6 +216,25 @@ def test_only_what_is_no_valid_attachment_is_collected(
     run(world, work)
     known = load(world.record)
     assert (list(known.attached), known.leaving) == (["db-1"], ("shop.web",))
+
+
+def test_what_was_found_and_cannot_be_told_is_not_attached(world: World) -> None:
+    workload = Workload(uid="shop.web", name="web", namespace="shop", netns="/n")
+
+    async def without() -> None:
+        with pytest.raises(UnreachableError):
+            await world.attaching.adopt("found-1", workload)
+        assert world.attaching.attached == {}
+
+    asyncio.run(without())
+
+    async def work() -> None:
+        await world.attaching.adopt("found-1", workload)
+        await world.attaching.adopt("found-2", workload)
+
+    run(world, work)
+    assert [type(one) for one in world.told] == [wire.Register]
+    assert list(load(world.record).attached) == ["found-1"]
 
 
 def test_a_check_of_what_was_not_attached_is_refused(world: World) -> None:

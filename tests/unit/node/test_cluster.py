@@ -12,9 +12,12 @@ import pytest
 from meshd.api.base import Key, Object
 from meshd.api.kubernetes.types import Service
 from meshd.base.errors import InvalidInputError
+from meshd.config import admission
+from meshd.config.merging import Followed
+from meshd.config.withheld import POLICIES
 from meshd.model.listed import ListedEndpoint
 from meshd.node.cluster import Cluster, State
-from meshd.wire.cluster import Objects, Slices
+from meshd.wire.cluster import Objects, Slices, Trouble
 
 WEB = Key("Service", "shop", "web")
 
@@ -40,14 +43,15 @@ class World:
     def __init__(self, path: Path) -> None:
         self.path = path / "cluster-state"
         self.objects: Mapping[Key, Object] = {}
+        self.found = Followed({})
         self.listed: tuple[ListedEndpoint, ...] = ()
         self.begin()
 
-    def begin(self) -> None:
-        self.cluster = Cluster(self.path, self._surround, self._list)
+    def begin(self, *, enabled: bool = True) -> None:
+        self.cluster = Cluster(self.path, self._surround, self._list, enabled=enabled)
 
-    def _surround(self, objects: Mapping[Key, Object]) -> None:
-        self.objects = objects
+    def _surround(self, found: Followed) -> None:
+        self.objects, self.found = found.objects, found
 
     def _list(self, listed: tuple[ListedEndpoint, ...]) -> None:
         self.listed = listed
@@ -116,6 +120,13 @@ def test_an_object_that_cannot_be_used_costs_itself_and_is_named(world: World) -
     assert world.cluster.problem == ""
 
 
+def test_what_is_not_followed_is_told_until_it_is(world: World) -> None:
+    world.cluster.take(Trouble(("pods is forbidden",)))
+    assert "pods is forbidden" in world.cluster.problem
+    world.cluster.take(Trouble(()))
+    assert world.cluster.problem == ""
+
+
 def test_other_kinds_are_refused(world: World) -> None:
     with pytest.raises(InvalidInputError, match="Secret is not taken"):
         world.cluster.take(Objects("Secret"))
@@ -131,6 +142,13 @@ def test_all_of_it_is_there_again_at_the_next_start(world: World) -> None:
     assert (world.objects, world.listed) == before
 
 
+def test_nothing_of_a_cluster_that_is_not_followed_any_more_is_in_force(world: World) -> None:
+    world.cluster.take(Objects("Namespace", (namespace("shop"),), whole=True))
+    world.keep()
+    world.begin(enabled=False)
+    assert world.objects == {}
+
+
 def test_a_damaged_record_is_put_aside(world: World) -> None:
     world.path.write_bytes(b"damaged")
     world.begin()
@@ -142,3 +160,60 @@ def test_a_message_that_says_nothing_new_changes_nothing() -> None:
     state = State().taking(Slices({"shop/a": (endpoint("198.18.0.5"),)}, whole=True))
     assert state.taking(Slices({}, ("shop/none",))) == state
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(state), type=State) == state
+
+
+def istio(kind: str, name: str, group: str = "networking.istio.io", **spec: Any) -> dict[str, Any]:
+    meta = {"name": name, "namespace": "shop"}
+    return {"apiVersion": f"{group}/v1", "kind": kind, "metadata": meta, "spec": spec}
+
+
+def test_istios_kinds_are_taken(world: World) -> None:
+    route = {"route": [{"destination": {"host": "web"}}]}
+    value = istio("VirtualService", "web", hosts=["web"], http=[route])
+    world.cluster.take(Objects("VirtualService", (value,), whole=True))
+    assert world.objects.keys() == {Key("VirtualService", "shop", "web")}
+
+
+@pytest.mark.parametrize("kind", sorted(POLICIES))
+def test_a_policy_that_cannot_be_used_is_closed(world: World, kind: str) -> None:
+    value = istio(kind, "all", "security.istio.io", selector=7)
+    world.cluster.take(Objects(kind, (value,), whole=True))
+    (found,) = world.objects.values()
+    assert isinstance(found, POLICIES[kind])
+    assert f"{kind} shop/all of the API server" in world.cluster.problem
+    world.cluster.take(Objects(kind, (), ("shop/all",)))
+    assert world.objects == {}
+
+
+def test_hosts_of_what_cannot_be_used_are_closed(world: World) -> None:
+    value = istio("DestinationRule", "web", host="web.shop.svc.cluster.local", trafficPolicy=7)
+    world.cluster.take(Objects("DestinationRule", (value,), whole=True))
+    (closed,) = world.found.closed
+    assert closed.metadata.name == "web"
+    assert world.objects == {}
+
+
+def test_only_what_has_changed_is_judged_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.cluster.take(Slices({}, whole=True))
+    world.cluster.take(Objects("Service", (service(), service("db")), whole=True))
+    seen: list[Any] = []
+    admit = admission.admit
+
+    def noted(value: Any) -> Object:
+        seen.append(value)
+        return admit(value)
+
+    monkeypatch.setattr(admission, "admit", noted)
+    before = world.objects[WEB]
+    world.cluster.take(Slices({"shop/a": (endpoint("198.18.0.5"),)}))
+    world.cluster.take(Objects("Service", (service("db", clusterIP="198.19.0.9"),)))
+    assert [one["metadata"]["name"] for one in seen] == ["db"]
+    assert world.objects[WEB] is before
+
+
+def test_what_does_not_say_what_it_is_about_counts_as_lost(world: World) -> None:
+    value = istio("DestinationRule", "web", host=7)
+    world.cluster.take(Objects("DestinationRule", (value,), whole=True))
+    assert world.found.lost == ("DestinationRule shop/web of the API server",)

@@ -16,11 +16,11 @@ from meshd.base.errors import MeshdError
 from meshd.cni import request as cni
 from meshd.cni.request import CniError, Request
 from meshd.kubernetes.client import ApiError, Client
-from meshd.kubernetes.objects import Namespace, Pod
+from meshd.kubernetes.objects import Meta, Namespace, Pod
 from meshd.model.workload import Workload
 from meshd.node.attaching import Attaching
 from meshd.node.following_pods import FollowingPods
-from meshd.wire import channel
+from meshd.wire import channel, doors, locating
 
 IN_MESH = {"istio.io/dataplane-mode": "ambient"}
 
@@ -51,7 +51,7 @@ def asked(name: str = "web", uid: str = "1", namespace: str = "shop") -> Request
 
 
 def following(client: Client | None = None) -> FollowingPods:
-    return FollowingPods(client or FakeClient(), "node1", {"kube-system"})
+    return FollowingPods(client or FakeClient(), "node1", {"kube-system"}, Path("/none"))
 
 
 def described(found: FollowingPods, request: Request) -> Workload | None:
@@ -83,6 +83,14 @@ def test_excluded_namespaces_are_left_alone() -> None:
 def test_a_pod_that_is_another_one_or_gone_is_refused(request_: Request) -> None:
     with pytest.raises(CniError):
         described(following(), request_)
+
+
+def test_a_node_that_has_another_name_in_kubernetes_is_told_which() -> None:
+    client = FakeClient()
+    pod = {**meta("web", "shop", uid="1"), "spec": {"nodeName": "node2"}}
+    client.objects["/api/v1/namespaces/shop/pods/web"] = pod
+    with pytest.raises(CniError, match="set node: node2"):
+        described(following(client), asked())
 
 
 def test_an_object_that_cannot_be_read_is_refused() -> None:
@@ -173,3 +181,79 @@ def test_a_change_is_told_once_and_kept_over_a_restart(tmp_path: Path) -> None:
     assert isinstance(first, wire.Register)
     assert isinstance(second, wire.Register)
     assert [one.enrolled for one in (*first.workloads, *second.workloads)] == [True, False]
+
+
+RUNNING = {"phase": "Running", "podIPs": [{"ip": "198.18.0.5"}]}
+
+
+def pod(name: str = "web", namespace: str = "shop", **fields: Any) -> Pod:
+    return msgspec.convert(
+        {"status": RUNNING, **meta(name, namespace, uid=f"uid-{name}"), **fields}, Pod
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "is_looked_for"),
+    [
+        (pod(), True),
+        (pod(status={"phase": "Pending"}), False),
+        (pod(status={"phase": "Running"}), False),
+        (pod(spec={"hostNetwork": True}), False),
+        (pod(namespace="kube-system"), False),
+        (pod(namespace="elsewhere"), False),
+    ],
+)
+def test_pods_that_run_and_are_to_join_are_looked_for_unless_a_runtime_attached_them(
+    found: Pod, *, is_looked_for: bool
+) -> None:
+    following_ = following()
+    following_.namespaces_listed([msgspec.convert(meta("shop", labels=IN_MESH), Namespace)])
+    following_.pods_listed([found])
+    assert (following_.unknown({}) == {found.metadata.uid: found}) is is_looked_for
+    attached = Workload(uid="shop.web", name="web", namespace="shop", netns="/x")
+    assert following_.unknown({"shop.web": attached}) == {}
+
+
+def test_a_pod_that_ran_already_is_attached_where_it_was_found(tmp_path: Path) -> None:
+    told: list[wire.Message] = []
+    place = locating.Place("/proc/7/ns/net", 99)
+
+    async def handle(request: wire.ToMesh) -> wire.Message:
+        told.append(request)
+        return wire.Done()
+
+    async def locate(request: locating.Locate) -> wire.Message:
+        return locating.Located(dict.fromkeys(request.pods, place))
+
+    async def describe(_: Request) -> None:
+        return None
+
+    async def live() -> None:
+        mesh, capture = tmp_path / "mesh.sock", tmp_path / "locate.sock"
+        who = {os.getuid()}
+        found = FollowingPods(FakeClient(), "node1", (), capture)
+        found.namespaces_listed([msgspec.convert(meta("shop", labels=IN_MESH), Namespace)])
+        known = pod()
+        found.pods_listed([msgspec.structs.replace(known, metadata=UID_META)])
+        session, locating_ = channel.answering(handle), channel.answering(locate)
+        async with (
+            await channel.listen(mesh, wire.MESH, session, uids=who),
+            await channel.listen(capture, doors.LOCATING, locating_, uids=who),
+        ):
+            attaching = Attaching(mesh, tmp_path / "attached.json", describe)
+            await found.adopt(attaching)
+            await found.adopt(attaching)
+            await attaching.update(found.changed(attaching.attached))
+            ended = cni.Pod("shop", "web", UID_META.uid)
+            await attaching.handle(Request("DEL", "sandbox", pod=ended))
+
+    asyncio.run(live())
+    first, last = told
+    assert isinstance(first, wire.Register)
+    (workload,) = first.workloads
+    assert (workload.uid, workload.netns, workload.netns_cookie) == ("shop.web", place.netns, 99)
+    assert workload.addresses == ("198.18.0.5",)
+    assert last == wire.Unregister(("shop.web",))
+
+
+UID_META = Meta(name="web", namespace="shop", uid="0b1c2d3e-0000-4000-8000-00000000000a")
