@@ -5,6 +5,9 @@ does, once the endpoint is chosen: ``x-forwarded-client-cert`` is removed, and w
 endpoint that says whose it is, as those do that are reached by the short way. Each attempt of a
 request does so anew, and one that goes over the network leaves without the header.
 
+Gateways and copies of requests, which use the same clusters, say themselves for whom requests are:
+theirs skip this, and are read by the server's side.
+
 https://www.envoyproxy.io/docs/envoy/v1.40.0/configuration/http/http_filters/header_mutation_filter
 """
 
@@ -15,6 +18,8 @@ from typing import Final
 
 from envoy.config.common.mutation_rules.v3 import mutation_rules_pb2
 from envoy.config.core.v3 import base_pb2
+from envoy.extensions.common.matching.v3 import extension_matcher_pb2
+from envoy.extensions.filters.common.matcher.action.v3 import skip_action_pb2
 from envoy.extensions.filters.http.header_mutation.v3 import header_mutation_pb2
 from envoy.extensions.filters.http.upstream_codec.v3 import upstream_codec_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import (
@@ -23,7 +28,14 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 
 from meshd.compile.envoy.assignments import INSIDE
 from meshd.compile.envoy.inbound_routes import CLIENT_CERTIFICATE
-from meshd.compile.envoy.wellknown import CALLER_STATE, packed
+from meshd.compile.envoy.matching import unless_noted
+from meshd.compile.envoy.wellknown import (
+    CALLER_STATE,
+    REQUESTS,
+    REQUESTS_STATE,
+    extension,
+    packed,
+)
 
 _Mutation = mutation_rules_pb2.HeaderMutation
 _Option = base_pb2.HeaderValueOption
@@ -43,11 +55,15 @@ def caller_filters() -> tuple[http_connection_manager_pb2.HttpFilter, ...]:
             _written(_ELEMENT, _Option.OVERWRITE_IF_EXISTS),
         ]
     )
-    return (
-        _Filter(
-            name="envoy.filters.http.header_mutation",
-            typed_config=packed(header_mutation_pb2.HeaderMutation(mutations=mutations)),
+    writes = extension_matcher_pb2.ExtensionWithMatcher(
+        extension_config=extension(
+            "envoy.filters.http.header_mutation",
+            header_mutation_pb2.HeaderMutation(mutations=mutations),
         ),
+        xds_matcher=unless_noted(REQUESTS_STATE, REQUESTS, skip_action_pb2.SkipFilter()),
+    )
+    return (
+        _Filter(name="meshd.caller", typed_config=packed(writes)),
         _Filter(
             name="envoy.filters.http.upstream_codec",
             typed_config=packed(upstream_codec_pb2.UpstreamCodec()),

@@ -41,12 +41,22 @@ def by_filter_state(key: str, ways: Mapping[str, Way], otherwise: Way | None = N
 
 def unless_header(name: str, regex: str, action: Message) -> matcher_pb2.Matcher:
     """Return a matcher that takes an action unless a regular expression matches all of a header."""
-    listed = _Matcher.MatcherList
     re2 = regex_pb2.RegexMatcher(google_re2=regex_pb2.RegexMatcher.GoogleRE2(), regex=regex)
-    matches = listed.Predicate.SinglePredicate(
-        input=_extension("header", http_inputs_pb2.HttpRequestHeaderMatchInput(header_name=name)),
-        value_match=string_pb2.StringMatcher(safe_regex=re2),
-    )
+    asked = http_inputs_pb2.HttpRequestHeaderMatchInput(header_name=name)
+    return _unless(_extension("header", asked), string_pb2.StringMatcher(safe_regex=re2), action)
+
+
+def unless_noted(key: str, value: str, action: Message) -> matcher_pb2.Matcher:
+    """Return a matcher that takes an action unless filter state has a value."""
+    asked = network_inputs_pb2.FilterStateInput(key=key)
+    return _unless(_extension("noted", asked), string_pb2.StringMatcher(exact=value), action)
+
+
+def _unless(
+    asked: extension_pb2.TypedExtensionConfig, wanted: string_pb2.StringMatcher, action: Message
+) -> matcher_pb2.Matcher:
+    listed = _Matcher.MatcherList
+    matches = listed.Predicate.SinglePredicate(input=asked, value_match=wanted)
     differs = listed.Predicate(not_matcher=listed.Predicate(single_predicate=matches))
     chosen = _Matcher.OnMatch(action=_extension("action", action))
     matcher = listed.FieldMatcher(predicate=differs, on_match=chosen)

@@ -124,7 +124,7 @@ class Arrivals:
         ):
             self.telling.tell(told.stage, told.detail)
             if told.endpoint:
-                sent = requests_of(upstream, assignments, self.connection)
+                sent = requests_of(self.view, upstream, assignments, self.connection)
                 self._tell_destination(service, upstream, told.endpoint, sent)
                 self._judge(service, upstream, told.endpoint)
                 yield told.endpoint

@@ -124,10 +124,13 @@ def tell_destination(  # noqa: PLR0917
 
 
 def requests_of(
-    upstream: Upstream, assignments: Mapping[str, Assignment], connection: Connection
+    view: View, upstream: Upstream, assignments: Mapping[str, Assignment], connection: Connection
 ) -> Requests:
-    """Return what an upstream sends by the short way for a client's connection."""
-    if connection.begins_as != "http" or not isinstance(upstream.discovery, Eds):
+    """Return what an upstream sends by the short way for a client's connection. A gateway says
+    itself for whom requests are."""
+    if view.of_gateway or connection.begins_as != "http":
+        return ""
+    if not isinstance(upstream.discovery, Eds):
         return ""
     return assignments[upstream.discovery.name].requests
 

@@ -89,24 +89,19 @@ def upstream_protocol(protocol: Protocol, policy: Policy) -> Protocol:
     return Protocol.HTTP2 if upgrade and protocol is Protocol.HTTP else protocol
 
 
-def at_gateway(service: ServiceRecord, rules: RuleSet, *, short_way: bool = False) -> RuleSet:
+def at_gateway(service: ServiceRecord, rules: RuleSet) -> RuleSet:
     """Return the rules for a gateway, whose clusters are others where it may not share those of
-    workloads; ``short_way``: see ``is_different_at_gateways``."""
-    if not is_different_at_gateways(service, rules, short_way=short_way):
+    workloads."""
+    if not is_different_at_gateways(service, rules):
         return rules
     return msgspec.structs.replace(rules, variant=rules.variant + AT_GATEWAY, at_gateway=True)
 
 
-def is_different_at_gateways(
-    service: ServiceRecord, rules: RuleSet, *, short_way: bool = False
-) -> bool:
-    """Return whether a gateway may not share the clusters that workloads have. ``short_way``:
-    theirs write who calls where an endpoint is reached so, which changes while a gateway has
-    connections."""
+def is_different_at_gateways(service: ServiceRecord, rules: RuleSet) -> bool:
+    """Return whether a gateway may not share the clusters that workloads have."""
     subsets = ("", *(subset.name for subset in (rules.spec.subsets if rules.spec else ())))
     return any(
         port.protocol is Protocol.SNIFFED
-        or (short_way and service.may_be_near and port.protocol.is_http)
         or connects_to_original_destination(
             service, port, effective_policy(rules, port.number, subset)
         )

@@ -130,7 +130,7 @@ class View:
         """Return rules for a service as they are for these clients, who may be a gateway's."""
         if rules.is_closed or not (self.of_gateway or self.of_copy):
             return rules
-        return at_gateway(record, rules, short_way=self.options.short_way)
+        return at_gateway(record, rules)
 
     def closing_rule(self, host: str) -> ClosedRule | None:
         """Return the rule that closes a service to these clients."""

@@ -331,8 +331,7 @@ def test_a_gateway_listens_on_the_port_behind_its_service() -> None:
     assert listener.address.socket_address.port_value == 8080
     (routes,) = routes_named(listener)
     hosts = found[Kind.ROUTE][routes].virtual_hosts
-    cluster = hosts[0].routes[0].route.cluster
-    assert cluster == "outbound|9080||reviews.default.svc.cluster.local@~gateway"
+    assert hosts[0].routes[0].route.cluster == "outbound|9080||reviews.default.svc.cluster.local"
 
 
 @pytest.mark.parametrize("held", [2**32 - 1, 5000])

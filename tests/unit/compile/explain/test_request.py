@@ -584,3 +584,10 @@ def test_the_place_of_what_decides_is_told() -> None:
     assert asked == [("VirtualService default/db", "spec.tcp[0].match[1]")]
     found = ask("mixed:9080", more=CONNECTIONS, place_of=place_of)
     assert stages(found)["chain"].endswith("of Service default/mixed: spec.ports[0]")
+
+
+def test_requests_that_a_gateway_sends_by_the_short_way_are_read_once_more() -> None:
+    near, why = tuple(one.uid for one in SERVERS), "since clients do not send it as requests"
+    assert why not in stages(ask("reviews:9080", short_way_to=near))["inbound"]
+    entering = ask("site.test:80", more=EDGE, from_outside=True, short_way_to=near)
+    assert why in stages(entering)["inbound"]

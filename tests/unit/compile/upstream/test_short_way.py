@@ -153,18 +153,13 @@ def test_the_caller_is_written_where_the_http_version_is_known_and_no_other_prox
     (options,) = printed.typed_extension_protocol_options.values() or (any_pb2.Any(),)
     written = http_protocol_options_pb2.HttpProtocolOptions.FromString(options.value)
     assert [one.name.rpartition(".")[2] for one in written.http_filters] == (
-        ["header_mutation", "upstream_codec"] if expected else []
+        ["caller", "upstream_codec"] if expected else []
     )
 
 
-@pytest.mark.parametrize("short_way", [False, True])
-@pytest.mark.parametrize("external", [False, True])
-def test_gateways_have_upstreams_of_their_own_where_others_may_write_who_calls(
-    short_way: bool, external: bool
-) -> None:
-    service = msgspec.structs.replace(_FAR, external=external)
-    found = is_different_at_gateways(service, rules(), short_way=short_way)
-    assert found == (short_way and not external)
+def test_gateways_and_copies_have_the_upstreams_of_others() -> None:
+    """Who calls is written for those alone whose listener says that it names them."""
+    assert not is_different_at_gateways(_SERVICE, rules())
 
 
 def test_a_connection_is_told_where_to_go_and_to_whom() -> None:
