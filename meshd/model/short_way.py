@@ -35,6 +35,8 @@ class Inside(msgspec.Struct, frozen=True):
     """Path at which its namespace is pinned."""
     identity: str
     """SPIFFE URI."""
+    judged: bool = False
+    """Policies are about it, so that its requests are read on its side."""
 
 
 def own_address(workload: Workload) -> str:

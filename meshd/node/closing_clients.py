@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 from meshd.api.base import Object
 from meshd.compile.shortcuts.reached import Changed, Reached, closed_passthrough
+from meshd.compile.traffic.inbound_routes import NOBODY, Guards
 from meshd.model.closed_rule import ClosedRule
 from meshd.model.closed_services import ClosedEntry, ClosedService
 from meshd.node.packing import packed
@@ -22,7 +23,7 @@ from meshd.xds.resources import Resource
 def for_clients(
     reached: Reached | None,
     changed: Changed,
-    judging: Collection[str] = (),
+    judging: Guards = NOBODY,
     closed: Collection[Object] = (),
     *,
     is_lost: bool,
@@ -30,7 +31,7 @@ def for_clients(
     """Return the clusters and endpoints that replace those of what was compiled.
 
     ``reached``: None if nothing was. ``changed``: the workloads of this node that have become
-    stricter; ``judging``: those about which AuthorizationPolicies have become stricter.
+    stricter; ``judging``: the rules of those about which AuthorizationPolicies became stricter.
     ``closed``: closed objects. ``is_lost``: configuration has been lost since.
     """
     if reached is None:

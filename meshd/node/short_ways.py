@@ -30,7 +30,7 @@ class ShortWays:
         )
         is_told = workload.uid in self._told
         if not problem and is_told and workload.uid not in self._near:
-            return "its own listeners judge, since a policy is about it"
+            return "a policy about it asks for connection.sni, and no TLS hello has one there"
         return problem or short_way.opened(self._avoiding, told=is_told)
 
 

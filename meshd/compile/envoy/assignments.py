@@ -82,7 +82,7 @@ def _put_inside(
     made.endpoint.address.envoy_internal_address.server_listener_name = LOCAL
     # Envoy takes endpoints of one name for the same one, and keeps the connections that it has.
     made.endpoint.address.envoy_internal_address.endpoint_id = (
-        f"{where};{place.workload};{inside.identity}"
+        f"{where};{place.workload};{inside.identity}{';judged' if inside.judged else ''}"
     )
     known = made.metadata.filter_metadata
     known[TLS_MATCH].CopyFrom(SHORT_WAY)
@@ -90,7 +90,7 @@ def _put_inside(
     known[INSIDE].update(
         {"netns": inside.netns, "identity": inside.identity, "workload": place.workload}
     )
-    if requests:
+    if requests and not inside.judged:
         known[INSIDE].update({"requests": requests})
 
 

@@ -153,7 +153,7 @@ class Arrivals:
     ) -> str:
         options, ports = self.view.options, self._served.get(workload.uid, {})
         if upstream.short_way and place.inside:
-            return tell_short_way(ports, place.port, sent)
+            return tell_short_way(ports, place.port, sent, judged=place.inside.judged)
         connection = msgspec.structs.replace(
             self.connection, address=place.address, port=place.port, workload=workload.uid
         )

@@ -135,9 +135,10 @@ def requests_of(
     return assignments[upstream.discovery.name].requests
 
 
-def tell_short_way(ports: Ports, port: int, sent: Requests) -> str:
-    """Say what becomes of what comes to a workload's port by the short way."""
+def tell_short_way(ports: Ports, port: int, sent: Requests, *, judged: bool = False) -> str:
+    """Say what becomes of what comes to a workload's port by the short way; ``judged``: policies
+    are about the workload."""
     spoken = ports.get(port)
-    why = "" if spoken in _NOT_READ else straight.obstacle(spoken, sent)
+    why = "" if spoken in _NOT_READ else straight.obstacle(spoken, sent, judged=judged)
     how = f"read once more, since {why}" if why else "straight to the application"
     return f"{LOCAL} port {port}: {how}"

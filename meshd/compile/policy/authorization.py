@@ -55,6 +55,7 @@ class Policies:
 
 
 _NO_KEYS: Final[Keys] = {}
+_SERVER_NAME: Final = "connection.sni"
 JUDGED_BY: Final = ("authorization_policies", "request_authentications", "token_keys")
 """The fields of a snapshot with which ``policies_of`` may change."""
 
@@ -113,6 +114,18 @@ def is_guarded(policies: Policies, workload: Workload | Endpoint, root_namespace
     listeners, which know them."""
     return bool(
         selecting(policies, workload, root_namespace) or reading(policies, workload, root_namespace)
+    )
+
+
+def is_asked_for_server_names(
+    policies: Policies, workload: Workload | Endpoint, root_namespace: str
+) -> bool:
+    """Return whether a policy about a workload asks for the name in a client's TLS hello."""
+    return any(
+        condition.key == _SERVER_NAME
+        for policy in selecting(policies, workload, root_namespace)
+        for rule in policy.spec.rules or ()
+        for condition in rule.when or ()
     )
 
 

@@ -3,8 +3,10 @@
 It is for what mutual TLS of the mesh is for, between workloads of this node, and for nothing else:
 an endpoint that does not accept mutual TLS is reached as before, and so is an address of this
 node's that a WorkloadEntry claims, or one that a workload does not have. Whatever is missing, a
-certificate or a part of capture, closes the short way. So does an AuthorizationPolicy, since the
-workload's own listeners are those that judge.
+certificate or a part of capture, closes the short way. So does an AuthorizationPolicy that asks for
+the name in a client's TLS hello, since there is none. Behind the short way all other policies are
+judged as they are behind mutual TLS: such an endpoint is another one than that without policies, so
+that no connection of before passes them.
 """
 
 from __future__ import annotations
@@ -13,7 +15,11 @@ from collections.abc import Mapping
 
 import msgspec
 
-from meshd.compile.policy.authorization import is_guarded, policies_of
+from meshd.compile.policy.authorization import (
+    is_asked_for_server_names,
+    is_guarded,
+    policies_of,
+)
 from meshd.model.service import Endpoint
 from meshd.model.short_way import Inside, obstacle, own_addresses
 from meshd.model.snapshot import Snapshot
@@ -37,11 +43,11 @@ def reachable(snapshot: Snapshot) -> dict[str, Near]:
     policies = policies_of(snapshot)
     root = options.root_namespace
     return {
-        uid: _near(workload, options.trust_domain)
+        uid: _near(workload, options.trust_domain, judged=is_guarded(policies, workload, root))
         for uid, workload in found
         if workload is not None
         and not obstacle(workload)
-        and not is_guarded(policies, workload, root)
+        and not is_asked_for_server_names(policies, workload, root)
     }
 
 
@@ -67,10 +73,10 @@ def _is_meant(place: Endpoint, near: Near) -> bool:
     )
 
 
-def _near(workload: Workload, trust_domain: str) -> Near:
+def _near(workload: Workload, trust_domain: str, *, judged: bool) -> Near:
     identity = Identity(trust_domain, workload.namespace, workload.service_account)
     return Near(
-        Inside(workload.netns, identity.uri),
+        Inside(workload.netns, identity.uri, judged),
         (workload.namespace, workload.service_account),
         frozenset(own_addresses(workload)),
     )

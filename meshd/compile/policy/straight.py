@@ -21,11 +21,14 @@ def taken(spoken: Spoken) -> Requests:
     return _TAKEN.get(spoken, "")
 
 
-def obstacle(spoken: Spoken | None, sent: Requests) -> str:
+def obstacle(spoken: Spoken | None, sent: Requests, *, judged: bool = False) -> str:
     """Return why requests do not reach an application straight; empty: they do.
 
-    ``spoken``: at the application's port, as services declare it; ``sent``: by the client's side.
+    ``spoken``: at the application's port, as services declare it; ``sent``: by the client's side;
+    ``judged``: policies are about the workload.
     """
+    if judged:
+        return "a policy is about the workload"
     if not sent:
         return "clients do not send it as requests in a known version of HTTP"
     if spoken is None or not taken(spoken):

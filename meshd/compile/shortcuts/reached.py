@@ -1,10 +1,10 @@
 """How clients reach the workloads of their own node, and what of that follows from a policy alone.
 
 A workload whose policy disabled mutual TLS and comes to require it refuses what its clients speak
-until they are told to speak mutual TLS. One that judges now is not reached by the short way any
-more. Neither takes a compilation: of the services that were compiled last, the clusters and
-endpoints that lead to it are made anew. A service that is closed by now, or of which a rule is, is
-led nowhere in its turn. Pure.
+until they are told to speak mutual TLS. One that comes to judge what it is sent is reached by the
+short way as one that judges, or, if it asks for the name in TLS hellos, not at all. Neither takes a
+compilation: of the services that were compiled last, the clusters and endpoints that lead to it are
+made anew. A service that is closed by now, or of which a rule is, is led nowhere in its turn. Pure.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from meshd.compile.compiled import Ruled
 from meshd.compile.envoy.clusters import cluster
 from meshd.compile.envoy.printed_messages import PrintedMessage
 from meshd.compile.policy.acceptance import Acceptance
+from meshd.compile.policy.authorization import asks_server_name
 from meshd.compile.policy.peer_authentication import Mode, PeerPolicy
+from meshd.compile.traffic.inbound_routes import NOBODY, Guards
 from meshd.compile.upstream.upstreams import black_hole, refusing_passthrough
 from meshd.model.service import Endpoint, Place, ServiceRecord
 from meshd.model.snapshot import MeshOptions, Snapshot
@@ -44,12 +46,13 @@ class Reached:
     acceptance: Acceptance
     ruled: Mapping[Place, Sequence[Ruled]]
 
-    def under(self, changed: Changed, judging: Collection[str] = ()) -> Iterator[PrintedMessage]:
+    def under(self, changed: Changed, judging: Guards = NOBODY) -> Iterator[PrintedMessage]:
         """Yield the clusters and assignments that differ under stricter policies; ``judging``: the
-        workloads that are not reached by the short way any more."""
+        workloads that judge otherwise than was compiled."""
         opening = {uid: pair for uid, pair in changed.items() if _requires_more(*pair)}
         options = self.snapshot.options
-        for before, after in self._leading_to(opening, self.acceptance.near.keys() & judging):
+        near = {uid: rules for uid, rules in judging.items() if uid in self.acceptance.near}
+        for before, after in self._leading_to(opening, near):
             yield from _differing(before.clusters(options), after.clusters(options))
             yield from _differing(before.assignments(options), after.assignments(options))
 
@@ -71,11 +74,9 @@ class Reached:
         upstream = black_hole(self.snapshot.options)
         return PrintedMessage.of(cluster(msgspec.structs.replace(upstream, name=before.name)))
 
-    def _leading_to(
-        self, changed: Changed, judging: AbstractSet[str]
-    ) -> Iterator[tuple[Ruled, Ruled]]:
+    def _leading_to(self, changed: Changed, judging: Guards) -> Iterator[tuple[Ruled, Ruled]]:
         """Yield the services some of whose endpoints take mutual TLS under stricter policies, or
-        are not reached by the short way any more."""
+        judge what comes by the short way."""
         if not changed and not judging:
             return
         for record in self.snapshot.services.values():
@@ -119,14 +120,15 @@ def _where(endpoint: Endpoint) -> tuple[str, str, int, int]:
     return endpoint.workload, endpoint.address, endpoint.port, endpoint.service_port
 
 
-def _closed(
-    ruled: Ruled, taking: Container[tuple[str, str, int, int]], judging: Container[str]
-) -> Ruled:
-    """Return a service with mutual TLS to some endpoints, and without the short way to some."""
+def _closed(ruled: Ruled, taking: Container[tuple[str, str, int, int]], judging: Guards) -> Ruled:
+    """Return a service with mutual TLS to some endpoints, and some that judge what comes by the
+    short way, or are not reached by it."""
 
     def closed(one: Endpoint) -> Endpoint:
-        if one.inside is not None and one.workload in judging:
-            one = msgspec.structs.replace(one, inside=None)
+        if one.inside is not None and (rules := judging.get(one.workload)) is not None:
+            named = asks_server_name(rules)
+            inside = None if named else msgspec.structs.replace(one.inside, judged=True)
+            one = msgspec.structs.replace(one, inside=inside)
         return msgspec.structs.replace(one, mutual_tls=True) if _where(one) in taking else one
 
     service: ServiceRecord = msgspec.structs.replace(

@@ -65,7 +65,7 @@ spec: {spec}
 """
 
 
-def load(mesh: Mesh, *policies: str, short_way: bool = False) -> None:
+def load(mesh: Mesh, *policies: str, short_way: bool = True) -> None:
     mesh.load(
         MANIFEST + "".join(policies),
         mesh.workload("client"),

@@ -155,9 +155,19 @@ def test_the_application_sees_each_callers_own_name_and_address(
         assert len(application.peers) > before
 
 
+POLICY = """
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: p, namespace: servers}
+spec: {action: DENY, rules: [%s]}
+"""
+
+
 @pytest.mark.usefixtures("application")
-def test_no_connection_crosses_the_network(mesh: Mesh) -> None:
-    load(mesh)
+@pytest.mark.parametrize("more", ["", POLICY % "{from: [{source: {namespaces: [bad]}}]}"])
+def test_no_connection_crosses_the_network(mesh: Mesh, more: str) -> None:
+    load(mesh, more)
     before = received(mesh)
     assert names_seen(mesh, "client") == [uri_of("client")] * 3
     assert first_words(mesh, "client") == BANNER
@@ -269,8 +279,13 @@ def test_no_caller_at_all_is_a_closed_way(mesh: Mesh) -> None:
 @pytest.mark.usefixtures("application")
 @pytest.mark.parametrize(
     ("more", "without_destination"),
-    [("", "server"), (RULE % "DISABLE", ""), (STRICT.replace("STRICT", "DISABLE"), "")],
-    ids=["not captured", "plaintext by rule", "plaintext by policy"],
+    [
+        ("", "server"),
+        (RULE % "DISABLE", ""),
+        (STRICT.replace("STRICT", "DISABLE"), ""),
+        (POLICY % "{when: [{key: connection.sni, values: [bad.test]}]}", ""),
+    ],
+    ids=["not captured", "plaintext by rule", "plaintext by policy", "names in TLS hellos"],
 )
 def test_connections_outside_the_short_way_cross_the_network(
     mesh: Mesh, more: str, without_destination: str

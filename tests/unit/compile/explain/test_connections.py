@@ -25,3 +25,8 @@ def test_requests_on_the_short_way_are_read_again_for_a_reason(
 ) -> None:
     ports = {} if spoken is None else {80: spoken}
     assert told in tell_short_way(ports, 80, sent)
+
+
+def test_what_a_workload_judges_is_read_on_its_side() -> None:
+    told = tell_short_way({80: Spoken.HTTP}, 80, "http1", judged=True)
+    assert "read once more, since a policy is about the workload" in told

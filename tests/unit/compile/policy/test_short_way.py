@@ -5,6 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshd.api.authorization_policy.types import AuthorizationPolicy
+from meshd.api.read import read_objects
 from meshd.compile.policy.short_way import reachable, with_short_way
 from meshd.model.service import Endpoint
 from meshd.model.short_way import Inside, ShortWay
@@ -31,8 +33,26 @@ _PLACE = Endpoint(
 )
 
 
-def of(workload: Workload = _WEB, *, on: bool = True, listed: bool = True) -> Snapshot:
+def policy(rules: str) -> AuthorizationPolicy:
+    text = f"""
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{name: p, namespace: default}}
+spec: {{action: DENY, rules: {rules}}}
+"""
+    (read,) = read_objects(text, "test.yaml")
+    assert isinstance(read.object, AuthorizationPolicy)
+    return read.object
+
+
+def of(
+    workload: Workload = _WEB,
+    *policies: AuthorizationPolicy,
+    on: bool = True,
+    listed: bool = True,
+) -> Snapshot:
     return Snapshot(
+        authorization_policies=policies,
         options=MeshOptions(short_way=on),
         workloads={workload.uid: workload},
         short_way=ShortWay((_URI,), (workload.uid,) if listed else ()),
@@ -77,6 +97,18 @@ def test_an_endpoint_that_claims_to_be_a_workload_is_not_reached_inside(
 )
 def test_a_workload_that_cannot_be_reached_inside_is_not(snapshot: Snapshot) -> None:
     assert reachable(snapshot) == {}
+
+
+def test_one_that_policies_are_about_is_told_apart_from_one_without() -> None:
+    """So no connection of before passes them, nor do requests that are not read on its side."""
+    judged = policy("[{from: [{source: {namespaces: [bad]}}]}]")
+    (place,) = with_short_way((_PLACE,), reachable(of(_WEB, judged)))
+    assert place.inside == Inside("/pins/web", _URI, judged=True)
+
+
+def test_one_that_asks_for_the_name_in_tls_hellos_is_not_reached_inside() -> None:
+    named = policy("[{}, {when: [{key: connection.sni, values: [a]}]}]")
+    assert reachable(of(_WEB, named)) == {}
 
 
 @given(st.lists(st.sampled_from(["198.18.0.1", "198.18.0.9", "fd00::1"]), max_size=4))

@@ -177,13 +177,25 @@ def test_a_connection_is_told_where_to_go_and_to_whom() -> None:
     }
 
 
+def test_requests_for_a_workload_that_judges_are_not_told_to_go_straight() -> None:
+    judging = msgspec.structs.replace(_HERE, inside=msgspec.structs.replace(_INSIDE, judged=True))
+    service = msgspec.structs.replace(_SERVICE, endpoints=(judging, _HERE))
+    (assigned,) = service_assignments(service, rules(), _ON).values()
+    told = [
+        "requests" in place.metadata.filter_metadata["meshd"]
+        for place in load_assignment(assigned).endpoints[0].lb_endpoints
+    ]
+    assert told == [False, True]
+
+
 @pytest.mark.parametrize(
     "successor",
     [
         msgspec.structs.replace(_HERE, workload="default.new"),
         msgspec.structs.replace(_HERE, inside=Inside("/pins/web", _INSIDE.identity + "2")),
+        msgspec.structs.replace(_HERE, inside=msgspec.structs.replace(_INSIDE, judged=True)),
     ],
-    ids=["workload", "account"],
+    ids=["workload", "account", "policies"],
 )
 def test_a_successor_at_a_workloads_address_is_another_endpoint(successor: Endpoint) -> None:
     """Envoy leaves endpoints of the same name the connections that they have."""
