@@ -6,7 +6,6 @@ https://istio.io/latest/docs/ambient/architecture/hbone/.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -18,20 +17,11 @@ PROTOCOL: Final = "hbone"
 """By what nodes tell each other of a workload that can be reached so."""
 
 
-ANNOTATION: Final = "meshd.io/tunnels"
-"""Of a Service or a ServiceEntry: "true" says that clients end its connections, and not servers."""
-
-
 class Tunnel(msgspec.Struct, frozen=True):
     """How an endpoint on another node is reached."""
 
     identity: str
     """SPIFFE URI that its certificate must have."""
-
-
-def suits_tunnels(annotations: Mapping[str, str]) -> bool:
-    """Return whether a service says that its connections may be carried by tunnels."""
-    return annotations.get(ANNOTATION) == "true"
 
 
 def takes_tunnels(workload: Workload) -> bool:

@@ -9,7 +9,7 @@ import msgspec
 
 from meshd.api import protocol
 from meshd.api.service_entry.types import ServiceEntry, ServicePortEntry
-from meshd.model.hbone import suits_tunnels
+from meshd.api.tunnels import suits_tunnels
 from meshd.model.service import Endpoint, Port, Resolution, ServiceRecord
 from meshd.registry.addresses import VirtualAddresses
 from meshd.registry.selection import Backend, Backends

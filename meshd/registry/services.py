@@ -9,8 +9,8 @@ import msgspec
 from meshd.api import protocol
 from meshd.api.hosts import service_host
 from meshd.api.kubernetes.types import Service, ServicePort
+from meshd.api.tunnels import suits_tunnels
 from meshd.base.numbers import whole
-from meshd.model.hbone import suits_tunnels
 from meshd.model.service import Endpoint, Port, Preference, Resolution, ServiceRecord
 from meshd.model.snapshot import MeshOptions
 from meshd.registry.addresses import VirtualAddresses

@@ -16,22 +16,14 @@ from meshd.model.interception import UNTUNNELED_PORTS
 from tests.envoy.between import http2
 from tests.envoy.between.application import BANNER, Application
 from tests.envoy.between.mesh import Mesh
-from tests.envoy.between.tunnels import Nodes, Tunnel, certified, two_nodes
+from tests.envoy.between.tunnels import MODE, Nodes, Tunnel, certified, two_nodes
 from tests.envoy.captured.place import eventually
-
-STRICT = """
----
-apiVersion: security.istio.io/v1
-kind: PeerAuthentication
-metadata: {name: default, namespace: servers}
-spec: {mtls: {mode: STRICT}}
-"""
 
 
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     with two_nodes(tmp_path_factory) as made:
-        made.load(STRICT)
+        made.load(MODE % "STRICT")
         yield made
 
 
@@ -175,7 +167,7 @@ def test_endless_headers_end_a_tunnel_and_no_other(nodes: Nodes, application: Ap
 def test_connections_in_tunnels_are_bounded_as_others_are(
     nodes: Nodes, application: Application
 ) -> None:
-    nodes.load(STRICT, connections=10)
+    nodes.load(MODE % "STRICT", connections=10)
     before = len(application.peers)
     with contextlib.ExitStack() as open_now:
         tunnels = [open_now.enter_context(contextlib.closing(opened(nodes))) for _ in range(4)]
@@ -190,14 +182,14 @@ def test_connections_in_tunnels_are_bounded_as_others_are(
         open_now.enter_context(contextlib.closing(other))
         assert other.connect(f"{address(nodes, 'second')}:9000")
     eventually(lambda: is_taken(nodes, certified(nodes.near, "mallory")), "there is room again")
-    nodes.load(STRICT)
+    nodes.load(MODE % "STRICT")
 
 
 def test_a_flood_of_requests_for_connections_is_refused_above_the_workloads_rate(
     nodes: Nodes, application: Application
 ) -> None:
     """In whichever tunnels, and no other workload suffers from it."""
-    nodes.load(STRICT, rate=1)
+    nodes.load(MODE % "STRICT", rate=1)
     before = len(application.peers)
     with contextlib.ExitStack() as open_now:
         tunnels = [open_now.enter_context(contextlib.closing(opened(nodes))) for _ in range(4)]
@@ -210,14 +202,14 @@ def test_a_flood_of_requests_for_connections_is_refused_above_the_workloads_rate
         other = Tunnel.to(nodes.far, address(nodes, "second"), certified(nodes.near, "mallory"))
         open_now.enter_context(contextlib.closing(other))
         assert other.connect(f"{address(nodes, 'second')}:9000")
-    nodes.load(STRICT)
+    nodes.load(MODE % "STRICT")
 
 
 @pytest.mark.parametrize("mode", ["STRICT", "PERMISSIVE", "DISABLE"])
 def test_nobody_opens_a_tunnel_without_a_certificate_of_the_mesh(
     nodes: Nodes, application: Application, tmp_path_factory: pytest.TempPathFactory, mode: str
 ) -> None:
-    nodes.load(STRICT.replace("STRICT", mode))
+    nodes.load(MODE % mode)
     foreign = Mesh(tmp_path_factory.mktemp("foreign"), ()).holder("client")
     foreign.set_alpn_protocols(["h2"])
     nobody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -232,7 +224,7 @@ def test_nobody_opens_a_tunnel_without_a_certificate_of_the_mesh(
         plain.close()
         assert is_taken(nodes, certified(nodes.near, "mallory"))
     finally:
-        nodes.load(STRICT)
+        nodes.load(MODE % "STRICT")
     assert len(application.peers) == before + 1
 
 

@@ -16,9 +16,9 @@ import psutil
 import yaml
 
 from meshd import wire
+from meshd.api.tunnels import ANNOTATION
 from meshd.base.errors import MeshdError, NotReadyError, SystemRefusedError
 from meshd.demo.tutorial import node as demo
-from meshd.model import hbone
 from meshd.model.workload import Workload
 from meshd.proxy.admin import Admin
 from meshd.proxy.machine import capacity_here
@@ -200,7 +200,7 @@ def service(name: str, address: str, app: str, ports: dict[str, tuple[int, int]]
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": {"name": name, "namespace": SPACE, "annotations": {hbone.ANNOTATION: "true"}},
+        "metadata": {"name": name, "namespace": SPACE, "annotations": {ANNOTATION: "true"}},
         "spec": {
             "clusterIP": address,
             "selector": {"app": app},

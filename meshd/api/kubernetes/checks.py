@@ -25,6 +25,7 @@ from meshd.api.decode import Path
 from meshd.api.kubernetes.types import Container, PodSpec, Probe, Secret, Service, ServicePort
 from meshd.api.read import label_problem
 from meshd.api.secret_contents import check_contents
+from meshd.api.tunnels import check_tunnels
 from meshd.base.numbers import whole
 
 _MOST_ANNOTATIONS: Final = 256 * 1024
@@ -57,6 +58,7 @@ def _is_time(text: str) -> bool:
 
 
 def check_service(report: Report, found: Service) -> None:
+    check_tunnels(report, found.metadata)
     spec = found.spec
     headless = (spec.cluster_ip or "").lower() == "none"
     if spec.type == "ExternalName":

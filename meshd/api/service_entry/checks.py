@@ -30,9 +30,11 @@ from meshd.api.service_entry.types import (
     WorkloadEntry,
     WorkloadEntrySpec,
 )
+from meshd.api.tunnels import check_tunnels
 
 
 def check_service_entry(report: Report, found: ServiceEntry) -> None:
+    check_tunnels(report, found.metadata)
     spec = found.spec
     if not spec.hosts:
         report.error(("spec", "hosts"), "needs at least one host")

@@ -15,13 +15,14 @@ from collections.abc import Iterator
 from typing import Final
 
 from meshd.api.protocol import Protocol
+from meshd.api.tunnels import ANNOTATION
 from meshd.compile.names import HBONE
 from meshd.compile.plan.tls import TlsMode, TlsPlan
 from meshd.compile.plan.upstreams import Http, HttpVersion, Ping, Settings, TunnelEnd, Upstream
 from meshd.compile.upstream import short_way
 from meshd.compile.upstream.settings import limits
 from meshd.compile.upstream.traffic_policy import Policy
-from meshd.model.hbone import ANNOTATION, Tunnel, leads_to
+from meshd.model.hbone import Tunnel, leads_to
 from meshd.model.interception import PROXY_MARK
 from meshd.model.service import Endpoint, ServiceRecord
 from meshd.model.snapshot import MeshOptions

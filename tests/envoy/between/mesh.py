@@ -284,14 +284,18 @@ class Mesh:
         private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         return issued.chain, private
 
-    def holder(self, service_account: str) -> ssl.SSLContext:
-        """What a program has that holds a certificate of the mesh and speaks for itself."""
+    def holder(self, service_account: str, side: int = ssl.PROTOCOL_TLS_CLIENT) -> ssl.SSLContext:
+        """What a program has that holds a certificate of the mesh and speaks for itself. A server
+        wants one of its clients, too."""
         chain, key = self.certificate(_identity(service_account))
         file = self._home / f"{service_account}.pem"
         file.write_bytes(chain + key)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context = ssl.SSLContext(side)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         context.load_cert_chain(file)
+        if side == ssl.PROTOCOL_TLS_SERVER:
+            context.load_verify_locations(cadata=self._authority.roots().decode())
+            context.verify_mode = ssl.CERT_REQUIRED
         context.set_alpn_protocols(["istio-http/1.1", "istio"])
         return context
 

@@ -18,16 +18,9 @@ from typing import Final
 import pytest
 
 from meshd.capture.rules import inside
-from tests.envoy.between.tunnels import UNSUITED, VIRTUAL, Nodes, two_nodes
+from tests.envoy.between.tunnels import MODE, UNSUITED, VIRTUAL, Nodes, two_nodes
 from tests.waiting import PATIENCE
 
-STRICT: Final = """
----
-apiVersion: security.istio.io/v1
-kind: PeerAuthentication
-metadata: {name: default, namespace: servers}
-spec: {mtls: {mode: STRICT}}
-"""
 PORT: Final = 9002
 TUNNEL: Final = VIRTUAL["second"]
 MUCH: Final = 8 << 20
@@ -41,7 +34,7 @@ End = Callable[[socket.socket], int]
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     with two_nodes(tmp_path_factory) as made:
         made.count_received(PORT)
-        made.load(STRICT)
+        made.load(MODE % "STRICT")
         yield made
 
 

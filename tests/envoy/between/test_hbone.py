@@ -10,17 +10,8 @@ import pytest
 from meshd.model.interception import HBONE_PORT
 from meshd.proxy.admin import Admin
 from tests.envoy.between.application import BANNER, Application
-from tests.envoy.between.tunnels import SERVERS, VIRTUAL, Nodes, Tunnel, certified, two_nodes
+from tests.envoy.between.tunnels import MODE, SERVERS, VIRTUAL, Nodes, Tunnel, certified, two_nodes
 from tests.envoy.captured.place import eventually
-
-STRICT = """
----
-apiVersion: security.istio.io/v1
-kind: PeerAuthentication
-metadata: {name: default, namespace: servers}
-spec: {mtls: {mode: %s}}
-"""
-
 
 DENIED = """
 ---
@@ -53,7 +44,7 @@ def applications(nodes: Nodes) -> Iterator[dict[str, Application]]:
 @pytest.fixture
 def tunnel(nodes: Nodes) -> Iterator[Tunnel]:
     """Of a program that holds a client's certificate."""
-    nodes.load(STRICT % "STRICT")
+    nodes.load(MODE % "STRICT")
     made = open_tunnel(nodes)
     yield made
     made.close()
@@ -71,7 +62,7 @@ def tunnels(nodes: Nodes, server: str = "server") -> int:
 def test_connections_of_one_identity_share_a_tunnel_and_others_have_their_own(
     nodes: Nodes, applications: dict[str, Application]
 ) -> None:
-    nodes.load(STRICT % "STRICT")
+    nodes.load(MODE % "STRICT")
     direct, before = nodes.received("server", 9000), tunnels(nodes)
     opened: list[int] = []
     for name in ("client", "other", "client", "other"):
@@ -87,7 +78,7 @@ def test_workloads_of_one_identity_have_tunnels_of_their_own(
     nodes: Nodes, applications: dict[str, Application]
 ) -> None:
     """Each opens them in its own namespace."""
-    nodes.load(STRICT % "STRICT", account="client")
+    nodes.load(MODE % "STRICT", account="client")
     assert nodes.first_words("client") == BANNER
     before, peers = tunnels(nodes), len(applications["server"].peers)
     assert [nodes.first_words("other") for _ in range(5)] == [BANNER] * 5
@@ -98,7 +89,7 @@ def test_workloads_of_one_identity_have_tunnels_of_their_own(
 @pytest.mark.usefixtures("applications")
 def test_both_sides_know_who_connects_by_name(nodes: Nodes) -> None:
     """It is information only: see the attacks."""
-    nodes.load(STRICT % "STRICT", access_log="all")
+    nodes.load(MODE % "STRICT", access_log="all")
     for name in ("client", "other"):
         said = (
             f'"k8s.namespace.name=clients,k8s.pod.name={name},service.name={name},'
@@ -115,7 +106,7 @@ def test_both_sides_know_who_connects_by_name(nodes: Nodes) -> None:
 @pytest.mark.usefixtures("applications")
 def test_connections_beyond_the_rate_of_a_workload_wait(nodes: Nodes) -> None:
     """As those do of which the kernel drops the first packet."""
-    nodes.load(STRICT % "STRICT", rate=20)
+    nodes.load(MODE % "STRICT", rate=20)
     before = refused(nodes)
     assert [nodes.first_words("client") for _ in range(150)] == [BANNER] * 150
     assert refused(nodes) > before
@@ -130,7 +121,7 @@ def refused(nodes: Nodes) -> int:
 @pytest.mark.usefixtures("applications")
 @pytest.mark.parametrize("mode", ["STRICT", "PERMISSIVE", "DISABLE"])
 def test_policies_mean_what_they_mean_without_tunnels(nodes: Nodes, mode: str) -> None:
-    nodes.load(STRICT % mode)
+    nodes.load(MODE % mode)
     direct = nodes.received("server", 9000)
     assert nodes.first_words("client") == BANNER
     assert nodes.received("server", 9000) - direct == (1 if mode == "DISABLE" else 0)
@@ -138,7 +129,7 @@ def test_policies_mean_what_they_mean_without_tunnels(nodes: Nodes, mode: str) -
 
 @pytest.mark.usefixtures("applications")
 def test_denied_connections_are_denied_in_tunnels(nodes: Nodes) -> None:
-    nodes.load(STRICT % "STRICT" + DENIED)
+    nodes.load(MODE % "STRICT" + DENIED)
     before = nodes.received("server", 9000)
     assert [nodes.first_words(name) for name in ("client", "other")] == [b"", BANNER]
     assert nodes.received("server", 9000) == before
@@ -168,7 +159,7 @@ def test_the_end_of_a_tunnel_must_be_the_very_workload_that_is_called(nodes: Nod
 def test_workloads_without_tunnels_are_reached_as_before(
     nodes: Nodes, near: bool, far: bool, told: tuple[str, ...]
 ) -> None:
-    nodes.load(STRICT % "STRICT", near=near, far=far, told=told)
+    nodes.load(MODE % "STRICT", near=near, far=far, told=told)
     direct, before = nodes.received("server", 9000), tunnels(nodes)
     assert nodes.first_words("client") == BANNER
     assert (nodes.received("server", 9000), tunnels(nodes)) == (direct + 1, before)
@@ -176,7 +167,7 @@ def test_workloads_without_tunnels_are_reached_as_before(
 
 @pytest.mark.usefixtures("applications")
 def test_http_has_connections_of_its_own(nodes: Nodes) -> None:
-    nodes.load(STRICT % "STRICT")
+    nodes.load(MODE % "STRICT")
     before = tunnels(nodes, "second")
     request = "GET / HTTP/1.1\nhost: second.test"
     assert nodes.near.hosts["other"].ask(VIRTUAL["second"], 8080, request).status == 200

@@ -53,6 +53,14 @@ MANIFEST: Final = "".join(
         ("unsuited", "second", UNSUITED, ""),
     )
 )
+MODE: Final = """
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: servers}
+spec: {mtls: {mode: %s}}
+"""
+"""Of mutual TLS at the servers."""
 _RST_STREAM, _GOAWAY = 3, 7
 
 
