@@ -29,8 +29,9 @@ NAMES: Final = frozenset({NAME, WILDCARDS_NAME})
 _TTL: Final = 5
 """Seconds for which a workload may remember a name of the mesh: the pods of a headless service
 come and go."""
-_CACHE: Final = 2000
-"""Names of the world that are remembered."""
+_FORGETS: Final = "--cache-size=0"
+"""Nothing is remembered that outside resolvers say: an answer about a workload's own name may go on
+to a name of the mesh (CNAME), and would be taken for one about that name by all workloads."""
 _PENDING: Final = 1000
 """Questions that may wait for an answer from outside at once."""
 _ASK_AGAIN: Final = (250, 5000)
@@ -103,13 +104,13 @@ def _tables(view: View, settings: MeshSettings) -> tuple[str, ...]:
     files = f"--addn-hosts={view.directory / HOSTS}", f"--servers-file={view.directory / SERVERS}"
     again = f"--fast-dns-retry={','.join(map(str, _ASK_AGAIN))}"
     if view.namespace:
-        return (*files, "--cache-size=0", again)
+        return (*files, _FORGETS, again)
     kept = f"--local=/{settings.domain}/", "--local=/svc/"
-    return (*files, *kept, f"--cache-size={_CACHE}", again)
+    return (*files, *kept, _FORGETS, again)
 
 
 def _wildcards(view: View) -> tuple[str, ...]:
-    return (f"--conf-dir={view.directory},*{Path(WILDCARDS).suffix}", "--cache-size=0")
+    return (f"--conf-dir={view.directory},*{Path(WILDCARDS).suffix}", _FORGETS)
 
 
 def server(address: str, settings: MeshSettings) -> str:
