@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshd.api.base import Object
+from meshd.api.virtual_service.types import VirtualService
 from meshd.compile.envoy.routes import route_table as printed
 from meshd.compile.http import client_hosts
 from meshd.compile.http.client_hosts import Deciding
@@ -26,7 +27,7 @@ from meshd.compile.visibility.index import MeshIndex
 from meshd.compile.visibility.scope import scopes
 from meshd.compile.visibility.view import View
 from meshd.model.snapshot import MeshOptions, Snapshot
-from tests.unit.compile.test_incremental import ROUTED, WHOLE, Mesh, edits, objects
+from tests.unit.compile.test_incremental import WHOLE, Mesh, edits, objects, place_of
 
 OTHERS = objects("""
 apiVersion: networking.istio.io/v1
@@ -200,7 +201,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_scopes_share_the_hosts_that_they_see_alike(made: list[str]) -> None:
     """Only in its own namespace has a service a short name."""
     mesh = Mesh()
-    mesh.edit(("object", ROUTED[-1]))
+    mesh.edit(("object", place_of("api", VirtualService)))
     tables(taken(mesh, frozenset()), Memo())
     assert made.count("db.back.svc.cluster.local:8080") == 2
     assert made.count("outside.example.com:443") == 0

@@ -10,6 +10,7 @@ from meshd.compile.plan.authorization import Authorization
 from meshd.compile.plan.choices import ByHttp, ByPort, ByRules, ByWorkload, To, Way
 from meshd.compile.policy.served import Spoken
 from meshd.compile.traffic.entries import ENTRIES, Entry
+from meshd.compile.traffic.fixed_chains import DENIED
 from meshd.compile.traffic.inbound import shared_listener
 from meshd.compile.traffic.inbound_routes import inbound_routes
 from meshd.model.snapshot import MeshOptions
@@ -54,11 +55,11 @@ def test_a_listener_that_reads_first_bytes_judges_those_who_are_sent_there_no_mo
     by_workload = made.choice.ways[80]
     assert isinstance(by_workload, ByWorkload)
     judged: dict[str, Way] = {
-        uid: ByRules(Authorization(), To("undeclared"), "refused") for uid in GUARDS
+        uid: ByRules(Authorization(), To("undeclared"), DENIED) for uid in GUARDS
     }
-    judged["opaque"] = ByRules(Authorization(), To("80|opaque"), "refused")
+    judged["opaque"] = ByRules(Authorization(), To("80|opaque"), DENIED)
     judged["sniffed"] = ByHttp(
-        To("80|either"), ByRules(Authorization(), To("80|opaque"), "refused"), http10=True
+        To("80|either"), ByRules(Authorization(), To("80|opaque"), DENIED), http10=True
     )
     declared = {"http": To("80|http"), "either": To("80|either"), "free": To("80|http")}
     assert by_workload.ways == {**judged, **declared}
