@@ -111,6 +111,9 @@ def test_a_mesh_role_that_begins_anew_hears_all_again_and_what_is_not_followed(
 
             return session
 
+        def services() -> list[Any]:
+            return [one for one in told(cluster.Objects) if one.kind == "Service"]
+
         async with server.serving(), asyncio.timeout(PATIENCE):
             telling = TellingCluster(Client(server.access()), mesh)
             running = asyncio.ensure_future(telling.run())
@@ -119,14 +122,14 @@ def test_a_mesh_role_that_begins_anew_hears_all_again_and_what_is_not_followed(
                 ended = asyncio.Event()
                 session = until_ended(ended)
                 async with await channel.listen(mesh, wire.MESH, session, uids=who):
-                    await until(lambda: any(one.kind == "Service" for one in told(cluster.Objects)))
+                    await until(lambda: bool(services()))
                     await until(lambda: bool(told(cluster.Trouble)))
-                    (first,) = (one for one in told(cluster.Objects) if one.kind == "Service")
+                    (first,) = services()
                     names = {one["metadata"]["name"] for one in first.changed}
                     assert (first.whole, names) == (True, server.objects.keys())
                     await server.put(name)
-                    await until(lambda: told(cluster.Objects)[-1].whole is False)
-                    (changed,) = told(cluster.Objects)[-1].changed
+                    await until(lambda: services()[-1].whole is False)
+                    (changed,) = services()[-1].changed
                     assert changed["metadata"]["name"] == name
                     ended.set()
             running.cancel()
