@@ -29,8 +29,9 @@ LOOP_TRAP: Final = Chain(
 DENIED: Final = "denied|"
 """How chains of connections are called that policies deny; the name of the rule follows, if it has
 a chain of its own."""
-_MOST_NAMED: Final = 64
-"""Rules with a chain of their own: each takes memory in each listener."""
+_MOST_NAMED: Final = 0
+"""Rules with a chain of their own. None: chains that come and go with rules change the listener,
+and requests that arrive in that moment fail."""
 
 
 class Connecting(msgspec.Struct, frozen=True):

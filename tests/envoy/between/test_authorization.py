@@ -24,7 +24,6 @@ from meshd.compile.policy.authorization import authorization, by_namespace
 from meshd.compile.policy.served import Spoken
 from meshd.model.snapshot import MeshOptions
 from meshd.model.workload import Workload
-from meshd.proxy.admin import Admin
 from meshd.supervisor.lines import read
 from tests.envoy.between import http2
 from tests.envoy.between.application import BANNER, Application
@@ -366,27 +365,23 @@ def test_denials_are_logged_with_their_rule(mesh: Mesh) -> None:
 
 
 @pytest.mark.parametrize("short_way", [False, True])
-def test_a_connection_that_is_denied_is_logged_and_counted_by_its_rule(
-    mesh: Mesh, short_way: bool
-) -> None:
+def test_a_connection_that_is_denied_is_logged(mesh: Mesh, short_way: bool) -> None:
+    """Not by its rule, since a chain for each would change listeners with the rules."""
     deny = "{action: DENY, rules: [{from: [{source: {namespaces: [clients]}}]}]}"
     name = f"tcp-{short_way}".lower()
     load(mesh, policy(deny, name=name), policy("{}", name="allow"), short_way=short_way)
+    before = len(mesh.log.read_text().splitlines())
     for caller in ("client", "other", "outside"):
         assert first_words(mesh, caller) == b""
 
     def kinds() -> list[str]:
-        lines = [read(line) for line in mesh.log.read_text().splitlines()]
+        lines = [read(line) for line in mesh.log.read_text().splitlines()[before:]]
         denied = (line for line in lines if "rbac_access_denied" in line.text)
         return [line.kind for line in denied if line.workload == "servers.server"]
 
-    wanted = f"access log denied by servers/{name} rule 0"
     # A client's proxy that is refused inside itself knows it at once, and tries again.
-    denials = 2 * (3 if short_way else 1)
-    eventually(lambda: kinds().count(wanted) == denials, "the first two are logged by the rule")
-    eventually(lambda: "access log 0 UH" in kinds(), "that of whom no rule allows is logged")
-    counted = asyncio.run(Admin(mesh.admin).stats(f"policy.{name}.*downstream_cx_total"))
-    assert sum(counted.values()) == denials
+    denials = 2 * (3 if short_way else 1) + 1
+    eventually(lambda: kinds() == ["access log 0 UH"] * denials, "all are logged")
 
 
 def on_trial(spec: str, namespace: str, name: str) -> str:
