@@ -54,9 +54,9 @@ class Connecting(msgspec.Struct, frozen=True):
         return ByRules(rules, allowed, DENIED, self.named)
 
     def denying(self, options: MeshOptions) -> Iterator[Chain]:
-        """Yield the chains of what is denied: by no rule in particular, and by each that has a
-        name."""
-        names = ("", *sorted(self.named)) if self.rules else ()
+        """Yield the chains of what is denied: by no rule in particular, whether there are rules or
+        not, and by each that has a name."""
+        names = ("", *sorted(self.named))
         return (_denying(name, options) for name in names)
 
 
