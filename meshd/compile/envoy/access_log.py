@@ -22,7 +22,7 @@ from meshd.compile.envoy.authorization import (
     TRIED_DENY,
     TRIED_RESULTS,
 )
-from meshd.compile.envoy.wellknown import PEER_STATE, WORKLOAD_STATE, literal, packed
+from meshd.compile.envoy.wellknown import PEER_STATE, WORKLOAD_STATE, packed
 from meshd.compile.plan.chains import AccessLog
 
 _FORMAT: Final = (
@@ -59,16 +59,16 @@ _OF_TUNNELS: Final = f'{_FORMAT} "%REQ(BAGGAGE):512%"'
 
 @functools.cache
 def access_logs(
-    which: AccessLog, *, of_tunnels: bool = False, denied_by: str | None = None
+    which: AccessLog, *, of_tunnels: bool = False, denied: bool = False
 ) -> tuple[accesslog_pb2.AccessLog, ...]:
     """Return the logs: none, failures only, or everything; ``of_tunnels``: with what requests for
-    connections say of their clients; ``denied_by``: see ``Tcp``. They are shared: copy, never
+    connections say of their clients; ``denied``: see ``Tcp``. They are shared: copy, never
     change."""
     if which == "off":
         return ()
     line = _OF_TUNNELS if of_tunnels else _FORMAT
-    if denied_by is not None:
-        why = f"rbac_access_denied_matched_policy[{literal(denied_by) or 'none'}]"
+    if denied:
+        why = "rbac_access_denied_matched_policy[none]"
         line = line.replace("%CONNECTION_TERMINATION_DETAILS%", why)
     return (_log(line, None if which == "all" else _failures()),)
 

@@ -98,7 +98,7 @@ def _limit(target: Tcp) -> listener_components_pb2.Filter:
 def tcp_proxy(target: Tcp) -> listener_components_pb2.Filter:
     proxy = _Proxy(
         stat_prefix=target.statistics,
-        access_log=access_logs(target.access_log, denied_by=target.denied_by),
+        access_log=access_logs(target.access_log, denied=target.denied),
         max_connect_attempts={"value": target.attempts} if target.attempts > 1 else None,
         idle_timeout=None if target.idle_timeout is None else seconds(target.idle_timeout),
         hash_policy=[{"source_ip": {}}] if target.by_client_address else (),

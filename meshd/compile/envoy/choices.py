@@ -204,7 +204,7 @@ def _rules(out: matcher_pb2.Matcher.OnMatch, way: ByRules) -> None:
     asked: list[tuple[authorization.Predicate, Way]] = []
     last = way.allowed if rules.allow is None else refused
     for rule, then in (
-        *((rule, To(way.refusing(rule))) for rule in rules.deny),
+        *((rule, refused) for rule in rules.deny),
         *((rule, way.allowed) for rule in rules.allow or ()),
     ):
         predicate = authorization.fits(rule)

@@ -143,11 +143,10 @@ def _further(way: Way, connection: Connection) -> Iterator[Way | None]:
         case ByWorkload(ways, otherwise):
             yield ways.get(connection.workload)
             yield otherwise
-        case ByRules(rules, allowed):
+        case ByRules(rules, allowed, refused):
             verdict = judge(rules, connection.facts)
             rule = verdict.rule
-            refused = To(way.refusing(rule), rule.origin if rule else None)
-            yield allowed if verdict.allowed else refused
+            yield allowed if verdict.allowed else To(refused, rule.origin if rule else None)
         case ByOtherPort() | ByRequests() | ByReturn() | ByTls():
             yield _one_of_two(way, connection)
         case ByServerName(ways, suffixes, otherwise):

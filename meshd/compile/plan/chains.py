@@ -49,9 +49,8 @@ class Tcp(msgspec.Struct, frozen=True, kw_only=True, tag="tcp"):
     """Who may connect, once the client has sent something; None: anybody."""
     most: int = 0
     """Connections at a time in each proxy, after which further ones are closed; 0: any number."""
-    denied_by: str | None = None
-    """The rule that denies the connection, which goes nowhere; empty: that no rule allows it; None:
-    it is not denied."""
+    denied: bool = False
+    """Policies deny the connection, which goes nowhere."""
 
 
 class Http(msgspec.Struct, frozen=True, kw_only=True, tag="http"):

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from meshd.compile.plan.authorization import Authorization, Rule
+from meshd.compile.plan.authorization import Authorization
 from meshd.compile.plan.origin import Origin
 from meshd.model.short_way import Requests
 
@@ -73,13 +73,6 @@ class ByRules(msgspec.Struct, frozen=True, tag="rules"):
     allowed: Way
     refused: str
     """The chain of all others."""
-    named: frozenset[str] = frozenset()
-    """The names of rules with a chain of their own for what they deny."""
-
-    def refusing(self, rule: Rule | None) -> str:
-        """Return the chain of what a rule denies; None: of what no rule allows."""
-        name = rule.name if rule else ""
-        return f"{self.refused}{name}" if name in self.named else self.refused
 
 
 class ByRequests(msgspec.Struct, frozen=True, tag="requests"):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -24,14 +23,7 @@ LOOP_TRAP: Final = Chain(
     target=Tcp(statistics=BLACK_HOLE_CLUSTER, upstreams=((BLACK_HOLE_CLUSTER, 1),)),
 )
 """The trap for clients of the listener itself, which would be sent to itself, for ever."""
-
-
 DENIED: Final = "denied|"
-"""How chains of connections are called that policies deny; the name of the rule follows, if it has
-a chain of its own."""
-_MOST_NAMED: Final = 0
-"""Rules with a chain of their own. None: chains that come and go with rules change the listener,
-and requests that arrive in that moment fail."""
 
 
 class Connecting(msgspec.Struct, frozen=True):
@@ -39,35 +31,27 @@ class Connecting(msgspec.Struct, frozen=True):
 
     rules: Mapping[str, Authorization]
     """By uid, of workloads that policies are about."""
-    named: frozenset[str]
-    """The names of rules whose denials are counted and logged by them."""
-
-    @classmethod
-    def of(cls, rules: Mapping[str, Authorization]) -> Connecting:
-        every = dict.fromkeys(rule.name for one in rules.values() for rule in one.deny)
-        return cls(rules, frozenset(itertools.islice(every, _MOST_NAMED)))
 
     def choice(self, uid: str, allowed: Way) -> Way:
         """Return the way of connections to a workload, by which those go that it takes."""
         if (rules := self.rules.get(uid)) is None:
             return allowed
-        return ByRules(rules, allowed, DENIED, self.named)
-
-    def denying(self, options: MeshOptions) -> Iterator[Chain]:
-        """Yield the chains of what is denied: by no rule in particular, whether there are rules or
-        not, and by each that has a name."""
-        names = ("", *sorted(self.named))
-        return (_denying(name, options) for name in names)
+        return ByRules(rules, allowed, DENIED)
 
 
-def _denying(name: str, options: MeshOptions) -> Chain:
+def denying(options: MeshOptions) -> Chain:
+    """Return the chain of connections that policies deny.
+
+    There is one for all rules, and whether there are rules or not: a chain that comes or goes with
+    them changes the listener, and requests that arrive in that moment fail.
+    """
     target = Tcp(
-        statistics=f"denied.{name or 'none'}",
+        statistics="denied.none",
         upstreams=((BLACK_HOLE_CLUSTER, 1),),
         access_log=options.access_log,
-        denied_by=name,
+        denied=True,
     )
-    return Chain(name=f"{DENIED}{name}", target=target)
+    return Chain(name=DENIED, target=target)
 
 
 def hop(statistics: str, listener: str, *, after_handshake: bool = False) -> Tcp:

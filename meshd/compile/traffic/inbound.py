@@ -35,6 +35,7 @@ from meshd.compile.traffic.fixed_chains import (
     REFUSED,
     REFUSING,
     Connecting,
+    denying,
     hop,
 )
 from meshd.compile.traffic.inbound_routes import NOBODY, Guards, plain_name
@@ -188,7 +189,7 @@ def shared_listener(
         chains=(
             LOOP_TRAP,
             *((behind,) if behind else ()),
-            *judged.denying(options),
+            denying(options),
             *((Chain(name=UNDECLARED_CHAIN, target=undeclared),) if judged.rules else ()),
             *(chains[name] for name in sorted(chains)),
         ),
@@ -199,7 +200,7 @@ def shared_listener(
 def connecting(served: Mapping[str, Ports], guards: Guards) -> Connecting:
     """Return who may connect to workloads without speaking HTTP."""
     known = sorted(served.keys() & guards.keys())
-    return Connecting.of({uid: of_connections(guards[uid]) for uid in known})
+    return Connecting({uid: of_connections(guards[uid]) for uid in known})
 
 
 def guarded_rest(guards: Connecting, otherwise: Way | None = None) -> Way | None:

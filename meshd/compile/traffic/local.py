@@ -28,7 +28,7 @@ from meshd.compile.policy import straight
 from meshd.compile.policy.served import Ports, Spoken
 from meshd.compile.traffic import inbound
 from meshd.compile.traffic.entries import Entry
-from meshd.compile.traffic.fixed_chains import LOOP, LOOP_TRAP, REFUSED, REFUSING
+from meshd.compile.traffic.fixed_chains import LOOP, LOOP_TRAP, REFUSED, REFUSING, denying
 from meshd.compile.traffic.inbound_routes import NOBODY, Guards
 from meshd.compile.upstream.fixed import UNDECLARED, inbound_name, internal
 from meshd.model.interception import INBOUND_PORT
@@ -75,7 +75,7 @@ def local_listeners(
         chains=(
             LOOP_TRAP,
             REFUSING,
-            *connections.denying(options),
+            denying(options),
             inbound.inspecting_chain(LOCAL_INSPECTED),
             Chain(name=_UNDECLARED, target=undeclared),
             *(chains[name] for name in sorted(chains)),
