@@ -1,4 +1,4 @@
-"""Frozen ``Settings`` from etc/meshd.yaml, and the paths of meshd's files.
+"""Frozen ``Settings`` from etc/meshd.yaml.
 
 Every key has a default, so that an empty file is enough. An unknown key or a wrong value is an
 error that names the file, the line and the key.
